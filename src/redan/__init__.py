@@ -1,0 +1,97 @@
+"""redan shows the owner of a machine-learning model how attackers break it, proves it, and helps to hold the line.
+
+>>> import redan
+>>> redan.Linf(0.1)
+Linf(radius=0.1, bounds=(0.0, 1.0))
+
+Everything here is loaded on first use, so `import redan` is cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "attack": "engine.run",
+    "AttackResult": "engine.run",
+    "robust_accuracy": "robustness",
+    "RobustAccuracy": "robustness",
+    "Mode": "robustness",
+    "assess": "assessment",
+    "judge": "evidence.verdict",
+    "targets": "",
+    "samples": "",
+    "testing": "",
+    "errors": "",
+    "Linf": "perturbations.norms",
+    "L2": "perturbations.norms",
+    "Untargeted": "goals",
+    "Targeted": "goals",
+    "First": "referee",
+    "Closest": "referee",
+    "Worst": "referee",
+    "Capability": "oracle",
+    "Limits": "oracle",
+    "FGSM": "evasion.fgsm",
+    "BIM": "evasion.bim",
+    "PGD": "evasion.pgd",
+    "APGD": "evasion.apgd",
+    "Square": "evasion.square",
+    "SquareL2": "evasion.square",
+    "RandomNoise": "evasion.noise",
+    "Cascade": "evasion.cascade",
+    "Restarts": "evasion.cascade",
+    "Sweep": "evasion.cascade",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+if TYPE_CHECKING:
+    from redan import errors as errors
+    from redan import samples as samples
+    from redan import targets as targets
+    from redan import testing as testing
+    from redan.assessment import assess as assess
+    from redan.engine.run import AttackResult as AttackResult
+    from redan.engine.run import attack as attack
+    from redan.evasion.apgd import APGD as APGD
+    from redan.evasion.cascade import Cascade as Cascade
+    from redan.evasion.cascade import Restarts as Restarts
+    from redan.evasion.cascade import Sweep as Sweep
+    from redan.evasion.fgsm import FGSM as FGSM
+    from redan.evasion.noise import RandomNoise as RandomNoise
+    from redan.evasion.bim import BIM as BIM
+    from redan.evasion.pgd import PGD as PGD
+    from redan.evasion.square import Square as Square
+    from redan.evasion.square import SquareL2 as SquareL2
+    from redan.evidence.verdict import judge as judge
+    from redan.goals import Targeted as Targeted
+    from redan.goals import Untargeted as Untargeted
+    from redan.oracle import Capability as Capability
+    from redan.oracle import Limits as Limits
+    from redan.perturbations.norms import L2 as L2
+    from redan.perturbations.norms import Linf as Linf
+    from redan.referee import Closest as Closest
+    from redan.referee import First as First
+    from redan.referee import Worst as Worst
+    from redan.robustness import Mode as Mode
+    from redan.robustness import RobustAccuracy as RobustAccuracy
+    from redan.robustness import robust_accuracy as robust_accuracy
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'redan' has no attribute {name!r}")
+    value = (
+        getattr(importlib.import_module(f"redan.{home}"), name) if home else importlib.import_module(f"redan.{name}")
+    )
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Runs attacks on rows, block by block: `attack`, and `run`, on which every verdict stands."""

@@ -1,0 +1,175 @@
+"""One block of rows under one attacker: attacked in turn, then measured again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from redan.engine.outcomes import Account, Outcomes, Status
+from redan.errors import RedanError
+from redan.goals import Aim, Untargeted
+from redan.oracle import Capability, Oracle, Purse, evaluate, micro_batch, share
+from redan.protocols import Access, Attack, Ball, cost, in_turn
+from redan.referee import First, Referee, Rule
+from redan.rows import Rows, Streams
+from redan.targets import Target
+
+JUDGING_DRAWS = 20  # fresh answers of a stochastic target that judge a saved input
+CONFIRMING_DRAWS = 10  # fresh answers that must all be hits before a row of such a target is left alone
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One attacker's attacks on some rows of a target: everything that decides the result."""
+
+    target: Target[Tensor]
+    x: Tensor
+    y: Tensor
+    names: Sequence[str]
+    attacks: Sequence[Attack[Any, Any]]
+    within: Ball
+    aim: Aim = field(default_factory=Untargeted)
+    rule: Rule = field(default_factory=First)
+    knowledge: Access = Access.GRADIENTS
+    capability: Capability = field(default_factory=Capability)
+    seed: int = 0
+    contain: bool = False  # an attack that raises makes its rows errors instead of ending the run
+
+
+@contextmanager
+def _seeded(target: Target[Tensor], seed: int) -> Iterator[None]:
+    """A stochastic target draws from torch's generator: the same numbers at each run, and none of the caller's."""
+    if not target.stochastic:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.random.manual_seed(seed)
+        yield
+
+
+def attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callable[[float, int, int], None]) -> Outcomes:
+    """The rows at `index` under the job's attacks in turn. tell(share of the worst-case work, passes, settled rows)."""
+    first = int(index[0]) if len(index) else 0
+    with torch.inference_mode(False), _seeded(job.target, job.seed * 1_000_003 + first):
+        return _attacked(job, index, classes, purse, tell)
+
+
+def _attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callable[[float, int, int], None]) -> Outcomes:
+    target, x0, y, size = job.target, job.x[index].clone(), job.y[index].clone(), len(index)
+    everyone = torch.arange(size, device=x0.device)
+    micro = micro_batch(x0)
+    goal, within = job.aim.about(y, classes), job.within.inside(target.bounds).take(index)
+    clean = evaluate(target, x0, micro=micro, classes=classes)
+    right = clean.answered & (clean.output.argmax(1) == y)
+    already = clean.answered & goal.reached(clean.output)
+    oracle = Oracle(target, size, classes, capability=job.capability, purse=purse, micro=micro)
+    for at, reason in clean.reasons.items():
+        oracle.failed[at], oracle.reasons[at] = True, reason
+    referee = Referee(
+        oracle,
+        x0=x0,
+        goal=goal.take(everyone),
+        within=within.take(everyone),
+        already=already,
+        rule=job.rule,
+        knowledge=job.knowledge,
+        draws=CONFIRMING_DRAWS if target.stochastic else 0,
+    )
+    oracle.watch = _watch(job, referee, classes, tell)
+    streams = Streams.start(job.seed, [job.names[i] for i in index.tolist()], x0.device)
+    rows = Rows(everyone, x0.clone(), goal, within, streams)
+    accounts, by = [], torch.full((size,), -1, device=x0.device)
+    crashed: dict[int, str] = {}
+    for stage, (name, attack) in enumerate(in_turn(job.attacks)):
+        account, fresh = _stage(job, name, attack, referee, rows, crashed)
+        accounts.append(account)
+        by[fresh] = stage
+    kept = referee.kept()
+    often, failures = share(target, kept.x, goal, JUDGING_DRAWS if target.stochastic else 1, micro)
+    reasons = {**crashed, **oracle.reasons, **failures}
+    won = kept.won & (often > 0)
+    for at in (kept.won & ~already & ~won).nonzero().flatten().tolist():
+        reasons.setdefault(at, "the winning input did not reach the goal again when it was measured a second time")
+    broken = won | already
+    status = torch.full_like(by, Status.ROBUST)
+    status[oracle.cut] = Status.UNDECIDED
+    status[sorted(reasons)] = Status.ERROR
+    status[broken] = Status.BROKEN
+    return Outcomes(
+        index=index,
+        x=kept.x,
+        right=right,
+        status=status,
+        by=torch.where(broken, by, -1),
+        share=often,
+        distance=torch.where(broken, kept.distance, torch.inf),
+        queries=oracle.queries,
+        forwards=oracle.forwards,
+        backwards=oracle.backwards,
+        blind=oracle.blind,
+        reasons={int(index[at]): reasons[at] for at in sorted(reasons) if not broken[at]},
+        accounts=tuple(accounts),
+    )
+
+
+def _watch(job: Job, referee: Referee, classes: int, tell: Callable[[float, int, int], None]) -> Callable[[], None]:
+    """Tells a few times a second how far the block is; a settled row counts as all its worst-case work."""
+    oracle = referee.oracle
+    worst = sum(most.queries for a in job.attacks if (most := cost(a, classes)) is not None)
+    limit = max(1, min(worst, job.capability.queries_per_row or worst))
+    said = time.monotonic()
+
+    def watch() -> None:
+        nonlocal said
+        if time.monotonic() - said > 0.2:
+            said = time.monotonic()
+            busy = referee.kept().open
+            work = torch.where(busy, oracle.queries.clamp_max(limit), limit).sum()
+            tell(float(work) / limit, int((oracle.forwards + oracle.backwards).sum()), int((~busy).sum()))
+
+    return watch
+
+
+def _stage(
+    job: Job, name: str, attack: Attack[Any, Any], referee: Referee, rows: Rows[Tensor, Ball], crashed: dict[int, str]
+) -> tuple[Account, Tensor]:
+    """One attack on the rows still open; its account, and which rows it won."""
+    oracle = referee.oracle
+    (left,) = referee.survivors(rows)
+    before = _spent(oracle)
+    won = referee.kept().won.clone()
+    start, reason = time.thread_time(), None
+    if len(left):
+        try:
+            attack(referee, left.keyed(name))
+        except RedanError:
+            raise
+        except Exception as error:
+            if not job.contain:
+                raise
+            reason = f"{name} raised {type(error).__name__}: {error}"[:200]
+    kept = referee.kept()
+    fresh = kept.won & ~won
+    if reason is not None:
+        for at in left.ids[~kept.won[left.ids]].tolist():
+            crashed.setdefault(at, reason)
+    queries, forwards, backwards, errors = (b - a for a, b in zip(before, _spent(oracle), strict=True))
+    seconds = time.thread_time() - start
+    broken = int(fresh.sum())
+    return Account(name, len(left), broken, errors, queries, forwards, backwards, seconds, reason), fresh
+
+
+def _spent(oracle: Oracle) -> tuple[int, int, int, int]:
+    """Queries, forward and backward passes so far, and rows the model failed on."""
+    return (
+        int(oracle.queries.sum()),
+        int(oracle.forwards.sum()),
+        int(oracle.backwards.sum()),
+        len(oracle.reasons),
+    )

@@ -1,0 +1,166 @@
+"""Every row of a job, on all cores; and `attack`, the shortest way to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from redan.engine.block import Job, attacked
+from redan.engine.intake import checked_rows, count_classes, refuse_misfits, row_names
+from redan.engine.outcomes import Outcomes, Status, joined
+from redan.errors import SettingError
+from redan.goals import Aim, Untargeted
+from redan.oracle import Capability, Limits, Purse
+from redan.protocols import Access, Attack, Ball
+from redan.referee import First, Rule
+from redan.runners.local import cores, each
+from redan.targets import Target, as_target
+from redan.targets.torch import unchanged
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is. share: of the worst-case work, rows that are settled counting as done."""
+
+    share: float
+    passes: int
+    settled: int
+    rows: int
+
+
+def run(
+    job: Job,
+    *,
+    workers: int = 0,
+    block: int = 256,
+    purse: Purse | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    done: Callable[[Outcomes], None] | None = None,
+) -> Outcomes:
+    """Every row of the job, in its order; blocks run on `workers` cores (0: all) and do not change a byte.
+
+    progress is called a few times a second, done with each block as it ends.
+    """
+    refuse_misfits(job.attacks, job.within, job.knowledge)
+    purse = purse or Purse(Limits())
+    with unchanged(job.target):
+        classes = count_classes(job.target, job.x, job.y)
+        workers = 1 if job.target.stochastic or job.target.device.type != "cpu" else workers or cores()
+        count = len(job.x)
+        pieces = max(1, min(count, max(math.ceil(count / max(1, block)), min(workers, math.ceil(count / 16)))))
+        blocks = torch.arange(count, device=job.x.device).tensor_split(pieces)
+        state: dict[int, tuple[float, int, int]] = {}
+
+        def work(at: int) -> Outcomes:
+            def tell(share: float, passes: int, settled: int) -> None:
+                state[at] = (share, passes, settled)
+                if progress is not None:
+                    shares, passed, settleds = zip(*list(state.values()), strict=True)
+                    progress(Progress(sum(shares) / max(1, count), sum(passed), sum(settleds), count))
+
+            outcome = attacked(job, blocks[at], classes, purse, tell)
+            size = len(blocks[at])
+            tell(size, int((outcome.forwards + outcome.backwards).sum()), size)
+            return outcome
+
+        found: dict[int, Outcomes] = {}
+        for at, outcome in each(work, range(len(blocks)), workers, purse.stop):
+            found[at] = outcome
+            if done is not None:
+                done(outcome)
+    return joined([found[at] for at in sorted(found)])
+
+
+@dataclass(frozen=True, slots=True)
+class AttackResult:
+    """One entry a row, in the order given.
+
+    adversarial: (N, …), x0 where nothing won. success: (N,) bool, measured again on these very inputs.
+    distance: (N,) in the set's unit, 0 for a row already wrong, inf without success. queries, forwards,
+    backwards: (N,) billed to the attacker. errors: {row: reason} of rows that could not be judged.
+    """
+
+    adversarial: Tensor
+    success: Tensor
+    distance: Tensor
+    queries: Tensor
+    forwards: Tensor
+    backwards: Tensor
+    errors: dict[int, str]
+
+
+def attack(
+    model: nn.Module | Target[Tensor],
+    x: ArrayLike | Tensor,
+    y: ArrayLike | Tensor,
+    attack: Attack[Any, Any],
+    *,
+    within: Ball,
+    goal: Aim | None = None,
+    bounds: tuple[float, float] | None = None,
+    seed: int = 0,
+    keep: Rule | None = None,
+    knowledge: Access | None = None,
+    capability: Capability | None = None,
+    ids: Sequence[object] | None = None,
+    workers: int = 0,
+    block: int = 256,
+    progress: Callable[[Progress], None] | None = None,
+) -> AttackResult:
+    """Attack rows x (N, …) with right classes y (N,), inside `within`, and judge the result outside the attack.
+
+    model: an `nn.Module` in evaluation mode that answers class scores, or a target. bounds: the box that inputs
+    live in, (0, 1) unless the target says otherwise; ε is in its units. goal: `Untargeted()` or `Targeted(3)`.
+    keep: `First()` ends a row at its first win, `Closest()` goes on to nearer ones, `Worst()` keeps the highest
+    loss. capability: what the attacker may spend. ids: the rows' names, on which alone, with the seed, their
+    random numbers depend (a digest of the content by default). workers: cores, 0 for all; it changes no byte.
+
+    Raises DataError, TargetError, SetError, SettingError with cause and remedy.
+
+    >>> import torch
+    >>> from redan.evasion.fgsm import FGSM
+    >>> from redan.perturbations.norms import Linf
+    >>> model = torch.nn.Linear(2, 2).eval()
+    >>> result = attack(model, torch.rand(4, 2), torch.tensor([0, 1, 0, 1]), FGSM(), within=Linf(0.5))
+    >>> result.success.shape
+    torch.Size([4])
+    """
+    target = as_target(model, bounds)
+    inputs, labels = checked_rows(x, y, target)
+    _fits_rows(within, len(inputs))
+    job = Job(
+        target=target,
+        x=inputs,
+        y=labels,
+        names=row_names(inputs, ids),
+        attacks=(attack,),
+        within=within,
+        aim=goal or Untargeted(),
+        rule=keep or First(),
+        knowledge=target.access if knowledge is None else min(knowledge, target.access),
+        capability=capability or Capability(),
+        seed=seed,
+    )
+    found = run(job, workers=workers, block=block, progress=progress)
+    return AttackResult(
+        adversarial=found.x,
+        success=(found.status == Status.BROKEN) & (found.share >= 0.5),
+        distance=found.distance,
+        queries=found.queries,
+        forwards=found.forwards,
+        backwards=found.backwards,
+        errors=found.reasons,
+    )
+
+
+def _fits_rows(within: Ball, count: int) -> None:
+    if isinstance(within.radius, Tensor) and within.radius.dim() and within.radius.shape != (count,):
+        raise SettingError(
+            f"{tuple(within.radius.shape)} radii for {count} rows; give one radius, or one a row as a tensor (N,)"
+        )

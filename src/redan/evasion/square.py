@@ -1,0 +1,197 @@
+"""Square attack (Andriushchenko et al. 2020, arXiv:1912.00049): random search with squares, by scores alone.
+
+Each row has a window of its own. Inputs of other shapes than (C, H, W) are seen as one channel: (D,) as a line.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from redan.losses import margin
+from redan.perturbations.norms import L2, Linf
+from redan.protocols import Cost, Loss, Scores, wide
+from redan.rows import Rows, Streams
+
+_HALVE_AT = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries (section 5)
+
+
+def _image(shape: torch.Size) -> tuple[int, int, int]:
+    """(C, H, W) of one input."""
+    if len(shape) == 3:
+        return shape[0], shape[1], shape[2]
+    return (1, shape[0], shape[1]) if len(shape) == 2 else (1, 1, math.prod(shape))
+
+
+def _share(at: int, queries: int, first: float) -> float:
+    """The share of pixels that a square covers at one query of so many: halved on a fixed schedule."""
+    scaled = at * 10_000 // queries
+    return first * 0.5 ** sum(scaled > mark for mark in _HALVE_AT)
+
+
+def _sides(share: float, height: int, width: int) -> tuple[int, int]:
+    """Height and width of a window of that share: square where the image allows it."""
+    side = max(1, round(math.sqrt(share * height * width)))
+    tall = min(side, height)
+    return tall, min(width, side if height > 1 else max(1, round(share * width)))
+
+
+def _corner(draw: Streams, height: int, width: int, tall: int, broad: int) -> tuple[Tensor, Tensor]:
+    """Top and left of a random window in each row: (N,) each."""
+    places = torch.tensor([height - tall + 1, width - broad + 1], device=draw.ids.device)
+    return draw.integers(places, (2,)).unbind(1)  # type: ignore[return-value]  # torch types unbind as any length
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Square:
+    """Square attack in L∞ (algorithms 1 and 2): stripes of ±ε, then squares of ±ε, kept when the loss rises.
+
+    queries: inputs shown a row. first: p, the share of pixels of the first square.
+
+    >>> Square(queries=1000).cost(10)
+    Cost(queries=1000, backwards=0)
+    """
+
+    queries: int = 5000
+    first: float = 0.8
+    loss: Loss = margin
+
+    def cost(self, classes: int) -> Cost:  # noqa: ARG002
+        return Cost(self.queries, 0)
+
+    def __call__(self, referee: Scores[Tensor], rows: Rows[Tensor, Linf]) -> None:
+        deep, height, width = _image(rows.x0.shape[1:])
+        down, across = (torch.arange(n, device=rows.x0.device) for n in (height, width))
+
+        def edge(signs: Tensor, rows: Rows[Tensor, Linf]) -> Tensor:
+            """The corner of ball and box that the signs (N, C, H or 1, W or 1) point to."""
+            step = signs.expand(-1, deep, height, width).reshape(rows.x0.shape) * 2 * _span(rows.within)
+            return rows.within.project(rows.x0 + step, rows.x0)
+
+        best = edge(rows.draw.signs((deep, 1, width), rows.x0.dtype), rows)
+        best_loss = self.loss(referee.scores(best, rows), rows.goal)
+        for i in range(1, self.queries):
+            rows, best, best_loss = referee.survivors(rows, best, best_loss)
+            tall, broad = _sides(_share(i, self.queries, self.first), height, width)
+            top, left = (at[:, None] for at in _corner(rows.draw, height, width, tall, broad))
+            inside = ((down >= top) & (down < top + tall))[:, None, :, None] & (
+                (across >= left) & (across < left + broad)
+            )[:, None, None, :]
+            corner = edge(rows.draw.signs((deep, 1, 1), best.dtype), rows)
+            x = torch.where(inside.expand(-1, deep, -1, -1).reshape(best.shape), corner, best)
+            loss = self.loss(referee.scores(x, rows), rows.goal)
+            better = loss > best_loss
+            best, best_loss = torch.where(wide(better, x), x, best), torch.where(better, loss, best_loss)
+
+
+def _span(within: Linf) -> float:
+    """A length that reaches past the ball from anywhere: the projection cuts it to ±ε."""
+    return within.bounds[1] - within.bounds[0]
+
+
+def _pyramid(tall: int, broad: int) -> Tensor:
+    """The update of section 3.3 on a rectangle: highest in the middle, falling in square rings."""
+    i, j = torch.arange(tall)[:, None], torch.arange(broad)[None, :]
+    ring = torch.maximum((i - tall // 2).abs(), (j - broad // 2).abs())
+    drops: Tensor = 1 / torch.arange(1, max(tall, broad) // 2 + 2, dtype=torch.float64).square()
+    heights = drops.flip(0).cumsum(0).flip(0)
+    pyramid: Tensor = heights[ring.clamp_max(len(heights) - 1)]
+    return pyramid
+
+
+def _bump(tall: int, broad: int) -> Tensor:
+    """A pyramid up and a pyramid down, side by side, of length 1: (tall, broad)."""
+    if tall == 1 and broad == 1:
+        return torch.ones(1, 1, dtype=torch.float64)
+    if tall == 1:
+        return _bump(broad, 1).t()
+    half = tall // 2
+    both = torch.cat([_pyramid(half, broad), -_pyramid(tall - half, broad)])
+    bump: Tensor = both / both.norm()
+    return bump
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SquareL2:
+    """Square attack in L2 (algorithms 1 and 3): bumps on a grid, then length moved from one window to another.
+
+    queries: inputs shown a row. first: p, the share of pixels of the first window.
+
+    >>> SquareL2(queries=1000).cost(10)
+    Cost(queries=1000, backwards=0)
+    """
+
+    queries: int = 5000
+    first: float = 0.8
+    loss: Loss = margin
+
+    def cost(self, classes: int) -> Cost:  # noqa: ARG002
+        return Cost(self.queries, 0)
+
+    def __call__(self, referee: Scores[Tensor], rows: Rows[Tensor, L2]) -> None:
+        shape = _image(rows.x0.shape[1:])
+        best = _filled(_tiles(rows, *shape), rows)
+        best_loss = self.loss(referee.scores(best, rows), rows.goal)
+        for i in range(1, self.queries):
+            rows, best, best_loss = referee.survivors(rows, best, best_loss)
+            tall, broad = _odd_sides(_share(i, self.queries, self.first), *shape[1:])
+            x = _filled(_shifted(best, rows, shape, tall, broad), rows)
+            loss = self.loss(referee.scores(x, rows), rows.goal)
+            better = loss > best_loss
+            best, best_loss = torch.where(wide(better, x), x, best), torch.where(better, loss, best_loss)
+
+
+def _odd_sides(share: float, height: int, width: int) -> tuple[int, int]:
+    """A window with a middle, at least 3 wide where the image allows it."""
+    tall, broad = _sides(share, height, width)
+    return tuple(min(n if n % 2 else n - 1, max(3, s + 1 - s % 2)) for s, n in ((tall, height), (broad, width)))  # type: ignore[return-value]  # a generator of two
+
+
+def _filled(delta: Tensor, rows: Rows[Tensor, L2]) -> Tensor:
+    """x0 + delta stretched to the whole radius, cut by the box."""
+    delta = delta.reshape(rows.x0.shape)
+    radius = torch.as_tensor(rows.within.radius, dtype=delta.dtype, device=delta.device).expand(len(delta))
+    return rows.within.project(rows.x0 + wide(radius, delta) * rows.within.steepest(delta), rows.x0)
+
+
+def _tiles(rows: Rows[Tensor, L2], deep: int, height: int, width: int) -> Tensor:
+    """A grid of bumps, five in each direction, with a random sign for each row, channel and tile."""
+    tall, broad = max(1, height // 5), max(1, width // 5)
+    down, across = height // tall, width // broad
+    signs = rows.draw.signs((deep, down, across), rows.x0.dtype)
+    bumps = torch.kron(signs, _bump(tall, broad).to(rows.x0))
+    delta = rows.x0.new_zeros(len(rows), deep, height, width)
+    top, left = (height - down * tall) // 2, (width - across * broad) // 2
+    delta[:, :, top : top + down * tall, left : left + across * broad] = bumps
+    return delta
+
+
+def _shifted(best: Tensor, rows: Rows[Tensor, L2], shape: tuple[int, int, int], tall: int, broad: int) -> Tensor:
+    """The change so far with one window emptied and its length spent on a new bump in another."""
+    deep, height, width = shape
+    count = len(rows)
+    delta = (best - rows.x0).reshape(count, deep, height * width)
+    cells = (torch.arange(tall)[:, None] * width + torch.arange(broad)[None, :]).flatten().to(best.device)
+
+    def window() -> Tensor:
+        top, left = _corner(rows.draw, height, width, tall, broad)
+        return ((top * width + left)[:, None] + cells)[:, None, :].expand(-1, deep, -1)
+
+    into, out_of = window(), window()
+    square = delta.square()
+    touched = torch.zeros_like(delta).scatter_(2, into, 1).scatter_(2, out_of, 1)
+    whole, both = square.sum((1, 2)), (square * touched).sum((1, 2))
+    radius = torch.as_tensor(rows.within.radius, dtype=delta.dtype, device=delta.device)
+    spare = (radius.square() - whole).clamp_min(0)
+    old = delta.gather(2, into)
+    bump = _bump(tall, broad).to(delta)
+    flip = rows.draw.signs((1, 1), delta.dtype) > 0
+    turned = bump.t().flatten() if tall == broad else bump.flatten()
+    new = torch.where(flip, bump.flatten(), turned) * rows.draw.signs((deep, 1), delta.dtype)
+    new = new + old / old.norm(dim=2, keepdim=True).clamp_min(1e-12)
+    length = (spare / deep + both).sqrt()[:, None, None]
+    new = new / new.norm(dim=2, keepdim=True).clamp_min(1e-12) * length
+    return delta.scatter(2, out_of, 0.0).scatter(2, into, new)

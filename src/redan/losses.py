@@ -1,0 +1,68 @@
+"""Losses over class scores: `(output (N, K), goal) -> (N,)`, larger is nearer the attacker's goal."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+class ClassGoal(Protocol):
+    """A goal about one class a row: away from `label` (sign +1), or toward it (sign -1)."""
+
+    @property
+    def label(self) -> Tensor: ...
+    @property
+    def sign(self) -> int: ...
+
+
+class PairGoal(ClassGoal, Protocol):
+    """A goal that knows the right class `y` and the wanted class `label`."""
+
+    @property
+    def truth(self) -> Tensor: ...
+
+
+def _at(output: Tensor, label: Tensor) -> Tensor:
+    return output.gather(1, label[:, None])[:, 0]
+
+
+def _runner_up(output: Tensor, label: Tensor) -> Tensor:
+    """The highest score of another class than `label`."""
+    mask = functional.one_hot(label, output.shape[1]).bool()
+    return output.masked_fill(mask, -torch.inf).amax(1)
+
+
+def cross_entropy(output: Tensor, goal: ClassGoal) -> Tensor:
+    """Cross-entropy against the goal's label, the loss of FGSM and PGD (Goodfellow 2015, eq. 1)."""
+    return goal.sign * functional.cross_entropy(output, goal.label, reduction="none")
+
+
+def margin(output: Tensor, goal: ClassGoal) -> Tensor:
+    """Best other score minus the label's: above 0 exactly when the goal is reached (Carlini 2017, f6)."""
+    return goal.sign * (_runner_up(output, goal.label) - _at(output, goal.label))
+
+
+def dlr(output: Tensor, goal: ClassGoal) -> Tensor:
+    """Difference of logits ratio (Croce and Hein 2020, eq. 6): the margin over z_1 - z_3 of the sorted scores.
+
+    It is shift and scale invariant. With two classes there is no third score, and the margin is used bare.
+    """
+    if output.shape[1] < 3:
+        return margin(output, goal)
+    top = output.topk(3, 1).values
+    return margin(output, goal) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+def targeted_dlr(output: Tensor, goal: PairGoal) -> Tensor:
+    """Targeted difference of logits ratio (Croce and Hein 2020, eq. 7): (z_t - z_y) / (z_1 - (z_3 + z_4) / 2).
+
+    With three classes the mean of z_3 and z_4 is z_3; with two the difference is used bare.
+    """
+    gap = _at(output, goal.label) - _at(output, goal.truth)
+    if output.shape[1] < 3:
+        return gap
+    top = output.topk(min(4, output.shape[1]), 1).values
+    return gap / (top[:, 0] - top[:, 2:].mean(1) + 1e-12)

@@ -1,0 +1,1 @@
+"""What a change to an input may look like: frozen values with pure functions."""

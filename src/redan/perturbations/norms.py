@@ -1,0 +1,176 @@
+"""Norm balls around each input, cut by the box that inputs live in: L∞ and L2.
+
+Radii are in units of the box (an ε of 8/255 on images in [0, 1]); one number, or one a row (N,).
+A point belongs to a set when it lies in the box exactly and in the ball up to rounding: a few units in the
+last place of the inputs' type at the box's largest magnitude, in each coordinate.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from redan.errors import SettingError
+from redan.protocols import per_row
+from redan.rows import Streams
+
+_ULPS = 4
+
+
+def _check(radius: float | Tensor, bounds: tuple[float, float]) -> None:
+    values = torch.as_tensor(radius)
+    if not bool(torch.isfinite(values).all()) or bool((values < 0).any()):
+        raise SettingError(
+            f"a radius must be a finite number of at least 0, got {radius}; it is in units of the box"
+        )
+    if not bounds[0] < bounds[1]:
+        raise SettingError(f"bounds must be (low, high) with low < high, got {bounds}")
+
+
+def _rounding(x: Tensor, bounds: tuple[float, float]) -> float:
+    """How far one coordinate may be off through rounding alone."""
+    return _ULPS * torch.finfo(x.dtype).eps * max(abs(bounds[0]), abs(bounds[1]))
+
+
+def _in_box(x: Tensor, bounds: tuple[float, float]) -> Tensor:
+    flat = x.flatten(1)
+    return ((flat >= bounds[0]) & (flat <= bounds[1])).all(1)
+
+
+def _length(x: Tensor) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
+    return length
+
+
+def _taken(radius: float | Tensor, index: Tensor) -> float | Tensor:
+    return radius[index] if isinstance(radius, Tensor) and radius.dim() else radius
+
+
+@dataclass(frozen=True, slots=True)
+class Linf:
+    """Every coordinate within `radius` of its own clean value, and inside the box.
+
+    >>> import torch
+    >>> Linf(0.1).project(torch.tensor([[0.5, 2.0]]), torch.tensor([[0.2, 0.95]])).tolist()
+    [[0.30000001192092896, 1.0]]
+    """
+
+    radius: float | Tensor
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        _check(self.radius, self.bounds)
+
+    def sized(self, radius: float | Tensor) -> Self:
+        return replace(self, radius=radius)
+
+    def inside(self, bounds: tuple[float, float]) -> Self:
+        return replace(self, bounds=bounds)
+
+    def take(self, index: Tensor) -> Self:
+        return replace(self, radius=_taken(self.radius, index))
+
+    def _edges(self, x0: Tensor) -> tuple[Tensor, Tensor]:
+        radius = per_row(self.radius, x0)
+        return (x0 - radius).clamp_min(self.bounds[0]), (x0 + radius).clamp_max(self.bounds[1])
+
+    def project(self, x: Tensor, x0: Tensor) -> Tensor:
+        """The nearest point of ball and box, exactly (in every norm at once)."""
+        low, high = self._edges(x0)
+        return torch.clamp(x, low, high)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """sign(g)."""
+        return gradient.sign()
+
+    def sample(self, x0: Tensor, draw: Streams) -> Tensor:
+        """Uniform in ball and box."""
+        low, high = self._edges(x0)
+        return low + (high - low) * draw.uniform(x0.shape[1:], x0.dtype)
+
+    def distance(self, x: Tensor, x0: Tensor) -> Tensor:
+        """Largest change of a coordinate: (N,)."""
+        return (x - x0).flatten(1).abs().amax(1)
+
+    def contains(self, x: Tensor, x0: Tensor) -> Tensor:
+        near = self.distance(x, x0) <= self.radius + _rounding(x, self.bounds)
+        return near & _in_box(x, self.bounds)
+
+
+@dataclass(frozen=True, slots=True)
+class L2:
+    """Euclidean distance of at most `radius` from the clean input, and inside the box.
+
+    >>> import torch
+    >>> L2(1.0).project(torch.tensor([[3.0, 0.5]]), torch.tensor([[0.5, 0.5]])).tolist()
+    [[1.0, 0.5]]
+    """
+
+    radius: float | Tensor
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        _check(self.radius, self.bounds)
+
+    def sized(self, radius: float | Tensor) -> Self:
+        return replace(self, radius=radius)
+
+    def inside(self, bounds: tuple[float, float]) -> Self:
+        return replace(self, bounds=bounds)
+
+    def take(self, index: Tensor) -> Self:
+        return replace(self, radius=_taken(self.radius, index))
+
+    def project(self, x: Tensor, x0: Tensor) -> Tensor:
+        """The nearest point of ball and box, exactly.
+
+        It is clamp(x0 + t·(x - x0)) with the largest t in (0, 1] that stays in the ball. In s = t² the squared
+        length is concave and piecewise linear, so Newton's method from below ends after a few exact steps.
+        """
+        low, high = self.bounds
+        delta = x - x0
+        power = delta.square().flatten(1)
+        # Room to the box's face in the direction of travel, without the branch: half the width, minus the
+        # signed offset from the middle.
+        room = (x0 - (low + high) / 2).mul_(delta.sign()).neg_().add_((high - low) / 2)
+        room = room.clamp_min_(0).square_().flatten(1)
+        budget = torch.as_tensor(self.radius, dtype=x.dtype, device=x.device).square().expand(len(x))
+        outside = torch.minimum(power, room).sum(1) > budget
+        if not bool(outside.any()):
+            return x.clamp(low, high)
+        tiny, ulps = torch.finfo(x.dtype).tiny, 8 * torch.finfo(x.dtype).eps
+        scale, whole = budget / power.sum(1).clamp_min(tiny), room.sum(1)
+        free = torch.empty_like(power)
+        while True:
+            torch.mul(power, scale[:, None], out=free).lt_(room)
+            spent = whole - torch.linalg.vecdot(free, room)
+            better = ((budget - spent) / torch.linalg.vecdot(free, power).clamp_min(tiny)).clamp_max_(1)
+            grown = outside & (better > scale * (1 + ulps))
+            if not bool(grown.any()):
+                break
+            scale = torch.where(grown, better, scale)
+        scale = torch.where(outside, scale, 1).sqrt_()
+        return delta.mul_(per_row(scale, x)).add_(x0).clamp_(low, high)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """g / ‖g‖₂; 0 where the gradient is 0."""
+        length = _length(gradient)
+        return gradient / per_row(length.clamp_min(torch.finfo(gradient.dtype).tiny), gradient)
+
+    def sample(self, x0: Tensor, draw: Streams) -> Tensor:
+        """Uniform in the ball, then projected into the box (so denser on the box's faces than uniform)."""
+        direction = self.steepest(draw.normal(x0.shape[1:], x0.dtype))
+        length = draw.uniform((), x0.dtype) ** (1 / math.prod(x0.shape[1:]))
+        return self.project(x0 + per_row(length * self.radius, x0) * direction, x0)
+
+    def distance(self, x: Tensor, x0: Tensor) -> Tensor:
+        """Euclidean length of the change: (N,)."""
+        return _length(x - x0)
+
+    def contains(self, x: Tensor, x0: Tensor) -> Tensor:
+        slack = _rounding(x, self.bounds) * math.sqrt(math.prod(x.shape[1:]))
+        return (self.distance(x, x0) <= self.radius + slack) & _in_box(x, self.bounds)

@@ -1,0 +1,201 @@
+"""The referee: an oracle that also judges and keeps. Success is decided here, never by an attack.
+
+It trusts only `rows.ids`. Inputs, goal and set are its own copies; an attack returns nothing, so it cannot lie.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar, TypeVarTuple
+
+import torch
+from torch import Tensor
+
+from redan.errors import AccessError
+from redan.oracle import Answers, Oracle
+from redan.protocols import Access, Ball, Best, Loss, Reply
+from redan.rows import Goal, PerturbationSet, Rows, take
+
+W = TypeVar("W", bound=PerturbationSet[Any])
+Ts = TypeVarTuple("Ts")
+
+
+class Rule(Protocol):
+    """Which of a row's winning candidates is kept, and whether a winner ends the row."""
+
+    @property
+    def needs_goal(self) -> bool:
+        """Whether only candidates that reached the goal are kept."""
+        ...
+
+    def merit(self, share: Tensor, distance: Tensor, loss: Tensor) -> Tensor:
+        """Larger is better: (N,). share: how often the goal was reached, 1 for a deterministic target."""
+        ...
+
+    def decided(self, merit: Tensor) -> Tensor:
+        """Whether a row with this best merit needs no more attack: (N,) bool."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class First:
+    """The first win decides the row: what a fixed radius asks for."""
+
+    needs_goal = True
+
+    def merit(self, share: Tensor, distance: Tensor, loss: Tensor) -> Tensor:  # noqa: ARG002
+        return share
+
+    def decided(self, merit: Tensor) -> Tensor:
+        return merit >= 1
+
+
+@dataclass(frozen=True, slots=True)
+class Closest:
+    """The nearest win is kept and the row goes on: minimum norm, or an attack that must not stop early."""
+
+    needs_goal = True
+
+    def merit(self, share: Tensor, distance: Tensor, loss: Tensor) -> Tensor:  # noqa: ARG002
+        return torch.where(share >= 0.5, -distance, -torch.inf)
+
+    def decided(self, merit: Tensor) -> Tensor:
+        return torch.zeros_like(merit, dtype=torch.bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Worst:
+    """The candidate inside the set with the highest goal loss is kept, won or not: adversarial training."""
+
+    needs_goal = False
+
+    def merit(self, share: Tensor, distance: Tensor, loss: Tensor) -> Tensor:  # noqa: ARG002
+        return loss
+
+    def decided(self, merit: Tensor) -> Tensor:
+        return torch.zeros_like(merit, dtype=torch.bool)
+
+
+class Kept(NamedTuple):
+    """What the referee holds of every row of its pool."""
+
+    x: Tensor  # the kept candidate; x0 where there is none
+    won: Tensor  # (pool,) bool
+    distance: Tensor  # (pool,), 0 where x0 itself reached the goal, inf where nothing won
+    open: Tensor  # (pool,) bool, still worth attacking
+
+
+class _Shelf:
+    """The best candidate of each row by some merit."""
+
+    def __init__(self, x0: Tensor) -> None:
+        self.x = x0.clone()
+        self.distance = x0.new_full((len(x0),), torch.inf)
+        self.merit = x0.new_full((len(x0),), -torch.inf)
+
+    def offer(self, ids: Tensor, x: Tensor, distance: Tensor, merit: Tensor) -> None:
+        better = merit > self.merit[ids]
+        if not bool(better.any()):
+            return
+        ids, x, distance, merit = take(better, ids, x, distance, merit)
+        order = merit.argsort(descending=True, stable=True)
+        order = order[ids[order].argsort(stable=True)]  # by row, the best candidate of each row first
+        first = torch.ones_like(order, dtype=torch.bool)
+        first[1:] = ids[order][1:] != ids[order][:-1]
+        ids, x, distance, merit = take(order[first], ids, x, distance, merit)
+        self.x[ids], self.distance[ids], self.merit[ids] = x, distance, merit
+
+
+class Referee:
+    """Implements Labels, Scores and Gradients over one pool of rows, up to the attacker's knowledge."""
+
+    def __init__(
+        self,
+        oracle: Oracle,
+        *,
+        x0: Tensor,
+        goal: Goal,
+        within: Ball,
+        already: Tensor,
+        rule: Rule,
+        knowledge: Access,
+        draws: int,
+    ) -> None:
+        """already: rows whose x0 reached the goal on the clean pass; draws: confirmations of a hit (0: none)."""
+        self.oracle = oracle
+        self._x0, self._goal, self._within = x0.clone(), goal, within
+        self._rule, self._knowledge, self._draws = rule, knowledge, draws
+        self._wins, self._near = _Shelf(self._x0), _Shelf(self._x0)
+        if rule.needs_goal:
+            for shelf in (self._wins, self._near):
+                shelf.merit[already], shelf.distance[already] = torch.inf, 0
+        self._decided = self._rule.decided(self._wins.merit) | (already if rule.needs_goal else False)
+
+    # -- what an attack may ask ---------------------------------------------------------------------
+
+    def reached(self, x: Tensor, rows: Rows[Tensor, Any]) -> Tensor:
+        return self._judge(x, rows.ids, self.oracle.ask(x, rows.ids))
+
+    def best(self, rows: Rows[Tensor, Any]) -> Best[Tensor]:
+        return Best(*take(rows.ids, self._near.x, self._near.distance))
+
+    def survivors(self, rows: Rows[Tensor, W], *state: *Ts) -> tuple[Rows[Tensor, W], *Ts]:
+        stay = self._open()[rows.ids]
+        if bool(stay.all()):
+            return rows, *state
+        return take(stay, rows, *state)
+
+    def scores(self, x: Tensor, rows: Rows[Tensor, Any]) -> Tensor:
+        self._allow(Access.SCORES)
+        answers = self.oracle.ask(x, rows.ids)
+        self._judge(x, rows.ids, answers)
+        return answers.output
+
+    def gradient(self, x: Tensor, rows: Rows[Tensor, Any], loss: Loss) -> Reply:
+        self._allow(Access.GRADIENTS)
+        answers = self.oracle.ask(x, rows.ids, goal=rows.goal, loss=loss)
+        return Reply(answers.gradient, answers.loss, self._judge(x, rows.ids, answers))
+
+    # -- what the engine reads ----------------------------------------------------------------------
+
+    def kept(self) -> Kept:
+        """The kept candidates of the whole pool."""
+        return Kept(self._wins.x, self._wins.merit > -torch.inf, self._wins.distance, self._open())
+
+    # -- private ------------------------------------------------------------------------------------
+
+    def _open(self) -> Tensor:
+        return ~(self._decided | self.oracle.gone())
+
+    def _allow(self, access: Access) -> None:
+        if access > self._knowledge:
+            raise AccessError(
+                f"the attack asked for {access.name.lower()}, but the attacker's knowledge is "
+                f"{self._knowledge.name.lower()}; choose an attack that needs no more, or declare more knowledge"
+            )
+
+    def _judge(self, x: Tensor, ids: Tensor, answers: Answers) -> Tensor:
+        goal = self._goal.take(ids)
+        reached = answers.answered & goal.reached(answers.output)
+        kept = reached if self._rule.needs_goal else answers.answered
+        if not bool(kept.any()):
+            return reached
+        at = kept.nonzero().flatten()
+        ids, x, output, hit = take(at, ids, x.detach(), answers.output, reached)
+        within, x0 = take(ids, self._within, self._x0)
+        distance = within.distance(x, x0)
+        self._near.offer(ids[hit], x[hit], distance[hit], -distance[hit])
+        inside = within.contains(x, x0)
+        if bool(inside.any()):
+            ids, x, distance, output = take(inside, ids, x, distance, output)
+            goal = self._goal.take(ids)
+            merit = self._rule.merit(self._shares(x, goal), distance, goal.loss(output))
+            self._wins.offer(ids, x, distance, merit)
+            self._decided[ids] |= self._rule.decided(self._wins.merit[ids])
+        return reached
+
+    def _shares(self, x: Tensor, goal: Goal) -> Tensor:
+        """How often x reaches the goal on fresh draws of a stochastic target that no attack sees; else 1."""
+        if not self._draws:
+            return x.new_ones(len(x))
+        return self.oracle.share(x, goal, self._draws)

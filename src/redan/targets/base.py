@@ -1,0 +1,73 @@
+"""What every target is: a function from inputs to scores that says what it is."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from redan.protocols import Access
+
+X_contra = TypeVar("X_contra", contravariant=True)
+
+
+class Output(Enum):
+    """What the model's numbers are."""
+
+    LOGITS = auto()
+    PROBABILITIES = auto()
+
+
+class Target(Protocol[X_contra]):
+    """A model as served. A wrapper (preprocessing, an ensemble, a detector) is a target again."""
+
+    @property
+    def access(self) -> Access:
+        """The most that it answers."""
+        ...
+
+    @property
+    def output(self) -> Output:
+        """What the wrapped model's numbers are; the target itself always answers on the scale of logits."""
+        ...
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The box that inputs live in, before any normalization."""
+        ...
+
+    @property
+    def classes(self) -> int | None:
+        """K, or None until the first answer."""
+        ...
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the same input may get different answers."""
+        ...
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradients flow from the answer to the input."""
+        ...
+
+    @property
+    def surrogate(self) -> bool:
+        """Whether the backward pass is a stand-in for the true one (BPDA)."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type inputs must have."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs must lie."""
+        ...
+
+    def __call__(self, x: X_contra, /) -> Tensor:
+        """Scores (N, K), differentiable in x where access is gradients."""
+        ...

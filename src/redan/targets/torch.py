@@ -1,0 +1,149 @@
+"""Any `nn.Module` as a target: bounds, normalization and dtype are said once, here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from redan.errors import SettingError, TargetError, TrainingModeError
+from redan.protocols import Access
+from redan.targets.base import Output, Target
+
+
+@dataclass(frozen=True, slots=True)
+class TorchTarget:
+    """An `nn.Module` that answers (N, K) for inputs (N, …) in `bounds`. Build it with `from_torch`."""
+
+    module: nn.Module
+    bounds: tuple[float, float]
+    classes: int | None
+    output: Output
+    stochastic: bool
+    dtype: torch.dtype
+    device: torch.device
+    mean: Tensor | None = field(default=None, repr=False)
+    std: Tensor | None = field(default=None, repr=False)
+
+    access = Access.GRADIENTS
+    differentiable = True
+    surrogate = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.mean is not None and self.std is not None:
+            x = (x - self.mean) / self.std
+        answer = cast(Tensor, self.module(x))
+        if self.output is Output.PROBABILITIES:
+            return answer.clamp_min(torch.finfo(answer.dtype).tiny).log()
+        return answer
+
+
+def from_torch(
+    model: nn.Module,
+    *,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    classes: int | None = None,
+    normalization: tuple[Sequence[float], Sequence[float]] | None = None,
+    output: Output = Output.LOGITS,
+    stochastic: bool = False,
+) -> TorchTarget:
+    """A target from a module in evaluation mode; nothing about the module is changed.
+
+    bounds: the box inputs live in; ε is in its units. normalization: (mean, std) per channel, applied inside
+    the target, so that attacks stay in the box. output: what the module's numbers are. stochastic: say so if
+    the same input may get different answers. Inputs get the parameters' dtype and device.
+
+    Raises TrainingModeError if any submodule is in training mode, SettingError for impossible values.
+
+    >>> from torch import nn
+    >>> from_torch(nn.Linear(4, 2).eval(), classes=2).bounds
+    (0.0, 1.0)
+    """
+    if not bounds[0] < bounds[1]:
+        raise SettingError(
+            f"bounds must be (low, high) with low < high, got {bounds}; images are often (0, 1)"
+        )
+    refuse_training(model)
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    mean = std = None
+    if normalization is not None:
+        mean, std = (
+            torch.tensor(part, dtype=like.dtype, device=like.device)[:, None, None] for part in normalization
+        )
+        if len(mean) != len(std) or bool((std <= 0).any()):
+            raise SettingError(
+                "normalization needs as many standard deviations as means, all above 0; check its lists"
+            )
+    return TorchTarget(
+        module=model,
+        bounds=(float(bounds[0]), float(bounds[1])),
+        classes=classes,
+        output=output,
+        stochastic=stochastic,
+        dtype=like.dtype,
+        device=like.device,
+        mean=mean,
+        std=std,
+    )
+
+
+def as_target(model: nn.Module | Target[Tensor], bounds: tuple[float, float] | None) -> Target[Tensor]:
+    """The model as a target; a ready target keeps its own bounds."""
+    if isinstance(model, nn.Module):
+        return from_torch(model, bounds=bounds or (0.0, 1.0))
+    if bounds is not None and tuple(bounds) != tuple(model.bounds):
+        raise SettingError(
+            f"the target's own bounds are {model.bounds}, got bounds={bounds}; leave the argument out"
+        )
+    if isinstance(model, TorchTarget):
+        refuse_training(model.module)
+    return model
+
+
+def _named(name: str, part: nn.Module) -> str:
+    return f"{name or 'the module itself'} ({type(part).__name__})"
+
+
+def refuse_training(model: nn.Module) -> None:
+    """Raise TrainingModeError, naming up to three submodules in training mode."""
+    training = [_named(name, part) for name, part in model.named_modules() if part.training]
+    if training:
+        more = f" and {len(training) - 3} more" if len(training) > 3 else ""
+        raise TrainingModeError(
+            f"{len(training)} submodule(s) are in training mode: {', '.join(training[:3])}{more}; "
+            "call model.eval() before (redan never switches a mode by itself)"
+        )
+
+
+@contextmanager
+def unchanged(target: object) -> Iterator[None]:
+    """Check that modes and flags of the target's module are as they were, and put them back if not.
+
+    Raises TargetError, naming the first submodule or parameter that changed. Tensors' values are not watched:
+    a model whose buffers move is found by measuring the saved inputs again.
+    """
+    if not isinstance(target, TorchTarget):
+        yield
+        return
+    module = target.module
+    modes = {name: (part, part.training) for name, part in module.named_modules()}
+    flags = {name: (p, p.requires_grad, p.grad) for name, p in module.named_parameters()}
+    try:
+        yield
+    finally:
+        moved = [name or "the module itself" for name, (part, mode) in modes.items() if part.training != mode]
+        turned = [n for n, (p, flag, grad) in flags.items() if p.requires_grad != flag or p.grad is not grad]
+        for part, mode in modes.values():
+            part.training = mode
+        for parameter, flag, grad in flags.values():
+            parameter.requires_grad_(flag)
+            parameter.grad = grad
+    if moved or turned:
+        raise TargetError(
+            f"answering changed the model's own state ({', '.join((moved + turned)[:3])}), so answers depend on "
+            "what was asked before; it was put back as it was: remove the change from the model's forward"
+        )
