@@ -58,12 +58,12 @@ if TYPE_CHECKING:
     from redan.engine.run import AttackResult as AttackResult
     from redan.engine.run import attack as attack
     from redan.evasion.apgd import APGD as APGD
+    from redan.evasion.bim import BIM as BIM
     from redan.evasion.cascade import Cascade as Cascade
     from redan.evasion.cascade import Restarts as Restarts
     from redan.evasion.cascade import Sweep as Sweep
     from redan.evasion.fgsm import FGSM as FGSM
     from redan.evasion.noise import RandomNoise as RandomNoise
-    from redan.evasion.bim import BIM as BIM
     from redan.evasion.pgd import PGD as PGD
     from redan.evasion.square import Square as Square
     from redan.evasion.square import SquareL2 as SquareL2

@@ -19,8 +19,8 @@ _NONE = torch.empty(0, dtype=torch.int64)
 class Aim(Protocol):
     """A goal that has not met its rows yet."""
 
-    def about(self, y: Tensor, classes: int) -> Goal:
-        """The row-aligned goal for rows whose right classes are y: (N,) int64."""
+    def about(self, y: Tensor, output: Tensor) -> Goal:
+        """The row-aligned goal for rows of right class y (N,) with these clean answers (N, K)."""
         ...
 
 
@@ -37,7 +37,7 @@ class Untargeted:
 
     sign = 1
 
-    def about(self, y: Tensor, classes: int) -> Untargeted:  # noqa: ARG002
+    def about(self, y: Tensor, output: Tensor) -> Untargeted:  # noqa: ARG002
         return Untargeted(y)
 
     @property
@@ -76,7 +76,8 @@ class Targeted:
 
     sign = -1
 
-    def about(self, y: Tensor, classes: int) -> Targeted:
+    def about(self, y: Tensor, output: Tensor) -> Targeted:
+        classes = output.shape[1]
         target = torch.as_tensor(self.target, dtype=torch.int64, device=y.device)
         if target.dim() and target.shape != y.shape:
             raise SettingError(
@@ -104,3 +105,16 @@ class Targeted:
 
     def take(self, index: Tensor) -> Self:
         return replace(self, target=self.label[index], truth=self.truth[index])
+
+
+@dataclass(frozen=True, slots=True)
+class LeastLikely:
+    """The wrong class that the model finds least likely for the clean input (Kurakin 2017), one a row.
+
+    >>> import torch
+    >>> LeastLikely().about(torch.tensor([0]), torch.tensor([[0.9, 0.1, 0.5]])).label.item()
+    1
+    """
+
+    def about(self, y: Tensor, output: Tensor) -> Targeted:
+        return Targeted(output.scatter(1, y[:, None], torch.inf).argmin(1), y)

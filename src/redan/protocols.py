@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
 from enum import IntEnum
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar, TypeVarTuple, get_args, get_origin, get_type_hints
 
@@ -178,3 +179,17 @@ def in_turn(attacks: Sequence[Attack[Any, Any]]) -> list[tuple[str, Attack[Any, 
         seen[name] += 1
         named.append((name if seen[name] == 1 else f"{name}.{seen[name]}", attack))
     return named
+
+
+def settings(value: object) -> str:
+    """A frozen value with its fields, functions by their names: the same text in every process.
+
+    >>> settings(len)
+    'len'
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        inner = ", ".join(f"{f.name}={settings(getattr(value, f.name))}" for f in fields(value) if f.repr)
+        return f"{type(value).__name__}({inner})"
+    if isinstance(value, tuple | list):
+        return f"({', '.join(settings(part) for part in value)})"
+    return str(getattr(value, "__qualname__", None) or repr(value))

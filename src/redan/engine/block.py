@@ -15,7 +15,7 @@ from redan.engine.outcomes import Account, Outcomes, Status
 from redan.errors import RedanError
 from redan.goals import Aim, Untargeted
 from redan.oracle import Capability, Oracle, Purse, evaluate, micro_batch, share
-from redan.protocols import Access, Attack, Ball, cost, in_turn
+from redan.protocols import Access, Attack, Ball, cost
 from redan.referee import First, Referee, Rule
 from redan.rows import Rows, Streams
 from redan.targets import Target
@@ -32,7 +32,7 @@ class Job:
     x: Tensor
     y: Tensor
     names: Sequence[str]
-    attacks: Sequence[Attack[Any, Any]]
+    attacks: Sequence[tuple[str, Attack[Any, Any]]]  # with the names that key their random streams
     within: Ball
     aim: Aim = field(default_factory=Untargeted)
     rule: Rule = field(default_factory=First)
@@ -64,8 +64,8 @@ def _attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callabl
     target, x0, y, size = job.target, job.x[index].clone(), job.y[index].clone(), len(index)
     everyone = torch.arange(size, device=x0.device)
     micro = micro_batch(x0)
-    goal, within = job.aim.about(y, classes), job.within.inside(target.bounds).take(index)
     clean = evaluate(target, x0, micro=micro, classes=classes)
+    goal, within = job.aim.about(y, clean.output), job.within.inside(target.bounds).take(index)
     right = clean.answered & (clean.output.argmax(1) == y)
     already = clean.answered & goal.reached(clean.output)
     oracle = Oracle(target, size, classes, capability=job.capability, purse=purse, micro=micro)
@@ -86,7 +86,7 @@ def _attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callabl
     rows = Rows(everyone, x0.clone(), goal, within, streams)
     accounts, by = [], torch.full((size,), -1, device=x0.device)
     crashed: dict[int, str] = {}
-    for stage, (name, attack) in enumerate(in_turn(job.attacks)):
+    for stage, (name, attack) in enumerate(job.attacks):
         account, fresh = _stage(job, name, attack, referee, rows, crashed)
         accounts.append(account)
         by[fresh] = stage
@@ -121,7 +121,7 @@ def _attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callabl
 def _watch(job: Job, referee: Referee, classes: int, tell: Callable[[float, int, int], None]) -> Callable[[], None]:
     """Tells a few times a second how far the block is; a settled row counts as all its worst-case work."""
     oracle = referee.oracle
-    worst = sum(most.queries for a in job.attacks if (most := cost(a, classes)) is not None)
+    worst = sum(most.queries for _, a in job.attacks if (most := cost(a, classes)) is not None)
     limit = max(1, min(worst, job.capability.queries_per_row or worst))
     said = time.monotonic()
 

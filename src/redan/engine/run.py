@@ -17,7 +17,7 @@ from redan.engine.outcomes import Outcomes, Status, joined
 from redan.errors import SettingError
 from redan.goals import Aim, Untargeted
 from redan.oracle import Capability, Limits, Purse
-from redan.protocols import Access, Attack, Ball
+from redan.protocols import Access, Attack, Ball, in_turn
 from redan.referee import First, Rule
 from redan.runners.local import cores, each
 from redan.targets import Target, as_target
@@ -47,7 +47,7 @@ def run(
 
     progress is called a few times a second, done with each block as it ends.
     """
-    refuse_misfits(job.attacks, job.within, job.knowledge)
+    refuse_misfits([attack for _, attack in job.attacks], job.within, job.knowledge)
     purse = purse or Purse(Limits())
     with unchanged(job.target):
         classes = count_classes(job.target, job.x, job.y)
@@ -133,13 +133,13 @@ def attack(
     """
     target = as_target(model, bounds)
     inputs, labels = checked_rows(x, y, target)
-    _fits_rows(within, len(inputs))
+    fits_rows(within, len(inputs))
     job = Job(
         target=target,
         x=inputs,
         y=labels,
         names=row_names(inputs, ids),
-        attacks=(attack,),
+        attacks=in_turn((attack,)),
         within=within,
         aim=goal or Untargeted(),
         rule=keep or First(),
@@ -159,7 +159,8 @@ def attack(
     )
 
 
-def _fits_rows(within: Ball, count: int) -> None:
+def fits_rows(within: Ball, count: int) -> None:
+    """Raise SettingError unless there is one radius, or one a row."""
     if isinstance(within.radius, Tensor) and within.radius.dim() and within.radius.shape != (count,):
         raise SettingError(
             f"{tuple(within.radius.shape)} radii for {count} rows; give one radius, or one a row as a tensor (N,)"

@@ -12,7 +12,7 @@ from redan.rows import Rows
 
 
 def climb(x: Tensor, gradient: Tensor, rate: float | Tensor, rows: Rows[Tensor, Ball]) -> Tensor:
-    """One step of `rate` radii (one, or one a row) in the steepest direction of the set's norm, projected back into the set."""
+    """One step of `rate` radii (one, or one a row) in the norm's steepest direction, projected back into the set."""
     step = per_row(rate * rows.within.radius, x)
     return rows.within.project(x + step * rows.within.steepest(gradient), rows.x0)
 

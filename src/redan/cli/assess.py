@@ -1,0 +1,54 @@
+"""`redan assess`: run a threat model's attacks and answer pass, fail or inconclusive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from redan.assessment import assess as run_assessment
+from redan.assessment.assess import Stage
+from redan.report.terminal import show
+
+
+def assess(
+    threat_model: Annotated[Path, typer.Argument(help="The threat-model file (YAML, version 1).", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the run folder, instead of run.out.", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Cores to use, 0 for all; it changes no result.", show_default=False)
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the report.")] = False,
+) -> None:
+    """Attack the model that THREAT_MODEL names, and judge it by the file's requirements.
+
+    Ends with exit code 0 (pass), 1 (fail), 3 (inconclusive), or 2 if the file, the model or the data cannot be
+    used: then nothing was attacked and nothing was written.
+
+    The run folder holds report.json, the log of every row, and the inputs that broke the model.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %  {task.fields[detail]}"),
+        TimeElapsedColumn(),
+        TextColumn("left, at most"),
+        TimeRemainingColumn(),
+    )
+    bars: dict[int, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True) as progress:
+
+        def watch(stage: Stage) -> None:
+            now = stage.progress
+            if stage.number not in bars:
+                bars[stage.number] = progress.add_task(stage.attacker, total=1.0, detail="")
+            detail = f"{now.passes:,} passes, {now.settled:,} of {now.rows:,} rows settled"
+            progress.update(bars[stage.number], completed=now.share, detail=detail)
+
+        report = run_assessment(threat_model, out=out, workers=workers, watch=watch)
+    show(report, Console(highlight=False))
+    raise typer.Exit(report.exit_code)

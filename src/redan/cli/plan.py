@@ -1,0 +1,27 @@
+"""`redan plan`: what an assessment would do, why, and what it would cost at the most."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from redan.assessment.build import added_attacks
+from redan.assessment.summary import plan_parts
+from redan.report.terminal import show_plan
+from redan.threat.file import read
+from redan.threat.planner import plan as make_plan
+
+
+def plan(
+    threat_model: Annotated[Path, typer.Argument(help="The threat-model file (YAML, version 1).", show_default=False)],
+) -> None:
+    """Show every technique that redan knows for each attacker of THREAT_MODEL: chosen or not, and why.
+
+    The cost is the exact worst case, as if no row broke. The model is neither built nor asked.
+    """
+    loaded = read(threat_model)
+    steps = make_plan(loaded.model, added_attacks(loaded.model, loaded.folder))
+    show_plan(plan_parts(steps), loaded.model.statistics.rows, Console(highlight=False))

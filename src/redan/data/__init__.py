@@ -1,0 +1,1 @@
+"""The user's rows: `Samples`, and the readers that make them."""

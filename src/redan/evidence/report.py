@@ -1,0 +1,238 @@
+"""`report.json`: what an assessment found, as one frozen value with a published JSON Schema.
+
+Every key exists from version 1 on; what is not built is empty or null. Everything here can be written down:
+plain numbers, text, lists. The verdict is computed from it alone (`redan.evidence.verdict`).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from redan.evidence.requirement import Direction, Metric
+
+SCHEMA_VERSION = 1
+
+
+class Verdict(StrEnum):
+    """Three-valued: what is not shown either way is inconclusive."""
+
+    PASS = "pass"  # noqa: S105
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+    @property
+    def exit_code(self) -> int:
+        return {"pass": 0, "fail": 1, "inconclusive": 3}[self.value]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, ser_json_inf_nan="null")
+
+
+class IntervalPart(_Part):
+    """A confidence interval for a rate."""
+
+    low: float
+    high: float
+    confidence: float
+    method: str
+    """clopper-pearson, or bootstrap for a stochastic model."""
+    sides: int
+
+
+class Certified(_Part):
+    """Rows proven right within the attacker's set."""
+
+    k: int
+    n: int
+
+
+class RequirementPart(_Part):
+    """One requirement and what was shown of it."""
+
+    metric: Metric
+    against: str | None
+    direction: Direction
+    threshold: float
+    value: float | None
+    """Observed; errors and undecided rows count as broken."""
+    unit: str
+    k: int | None
+    n: int | None
+    errors: int
+    undecided: int
+    interval: IntervalPart | None
+    """Two-sided, at the file's confidence."""
+    bound_used: float | None
+    """The one-sided bound that was compared with the threshold, at the level that Holm leaves."""
+    rows_to_decide: int | None
+    certified: Certified | None
+    verdict: Verdict
+    reasons: list[str]
+
+
+class AttackPart(_Part):
+    """What one attack did and cost, over the rows it was shown."""
+
+    name: str
+    settings: str
+    status: str
+    """done, error (it raised), or cut (our limits ended the run)."""
+    attempted: int
+    broken: int
+    errors: int
+    queries: int
+    forwards: int
+    backwards: int
+    seconds: float
+    usd: float | None
+
+
+class ClassPart(_Part):
+    """One class under one attacker."""
+
+    name: str
+    drawn: int
+    right: int
+    robust: int
+
+
+class Counts(_Part):
+    """What became of the rows drawn. right + wrong + errors before the attack is drawn."""
+
+    drawn: int
+    right: int
+    """Answered right on the clean input."""
+    unanswered: int
+    """The model failed on the clean input."""
+    robust: int
+    """Right on the clean and on every saved input."""
+    broken: int
+    """Right on the clean input, wrong on a saved one."""
+    errors: int
+    """Right on the clean input, then not judged; or unanswered."""
+    undecided: int
+    """Right on the clean input, then cut off by our limits."""
+    held: list[int] | None
+    """For a stochastic model: judged rows by how often they held, in steps of 1/20 from 0 to 1."""
+
+
+class CurvePart(_Part):
+    """Robust accuracy at one radius."""
+
+    radius: float
+    robust: int
+    drawn: int
+
+
+class Diagnosis(_Part):
+    """Why a number may not be trusted."""
+
+    name: str
+    detail: str
+    blocks_pass: bool
+
+
+class AttackerPart(_Part):
+    """One attacker of the threat model, and how far they got."""
+
+    name: str
+    kind: str
+    techniques: list[str]
+    change: str | None
+    knowledge: str | None
+    status: str
+    """assessed, or not built."""
+    reason: str | None
+    counts: Counts | None
+    attacks: list[AttackPart]
+    by_class: list[ClassPart]
+    curve: list[CurvePart]
+    success_8bit: int | None
+    diagnosis: list[Diagnosis]
+
+
+class CheckPart(_Part):
+    """One preflight check."""
+
+    check: str
+    level: str
+    """What it does when it fires: refuse, switch or warn."""
+    status: str
+    """pass, or the level."""
+    detail: str
+    remedy: str
+
+
+class PlanPart(_Part):
+    """One technique for one attacker: chosen or not, and why."""
+
+    attacker: str
+    attack: str
+    status: str
+    """chosen, not chosen, skipped, or not built."""
+    reason: str
+    techniques: list[str]
+    queries: int | None
+    """The most it can ask for one row."""
+    forwards: int | None
+    backwards: int | None
+
+
+class ErrorPart(_Part):
+    """Rows that could not be judged, by reason."""
+
+    attacker: str
+    reason: str
+    rows: int
+    first: str
+    """The first such row's id."""
+
+
+class RunPart(_Part):
+    """The run and all its settings that decide a number."""
+
+    id: str
+    folder: str
+    started: str
+    seconds: float
+    mode: str
+    seed: int
+    rows: int
+    confidence: float
+    family: str
+    reproducible: bool
+    model_stochastic: bool
+
+
+class Report(_Part):
+    """An assessment."""
+
+    schema_version: int = SCHEMA_VERSION
+    verdict: Verdict
+    exit_code: int
+    reasons: list[str]
+    system: str
+    classes: list[str]
+    requirements: list[RequirementPart]
+    attackers: list[AttackerPart]
+    preflight: list[CheckPart]
+    plan: list[PlanPart]
+    skipped: list[str]
+    errors: list[ErrorPart]
+    limits_hit: list[str]
+    shows_not: list[str]
+    """What this report does not show."""
+    run: RunPart
+    environment: dict[str, str]
+    digests: dict[str, str | None]
+    """sha256 of model, data, rows, threat_model, redan, evidence."""
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of `report.json`."""
+    found = Report.model_json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "redan report", **found}

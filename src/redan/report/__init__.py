@@ -1,0 +1,1 @@
+"""Views of a report: each reads evidence and nothing else."""

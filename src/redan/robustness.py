@@ -1,0 +1,169 @@
+"""Robust accuracy: which attacks a mode runs, and the number with its exact interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from redan.engine.block import Job
+from redan.engine.intake import checked_rows, count_classes, row_names
+from redan.engine.outcomes import Outcomes, Status
+from redan.engine.run import Progress, fits_rows, run
+from redan.errors import NotBuiltError
+from redan.evasion.apgd import APGD
+from redan.evasion.cascade import Sweep
+from redan.evasion.square import Square, SquareL2
+from redan.evidence.bootstrap import bootstrap_bounds
+from redan.evidence.statistics import interval
+from redan.losses import targeted_dlr
+from redan.oracle import Capability, Limits, Purse
+from redan.perturbations.norms import Linf
+from redan.protocols import Access, Attack, Ball
+from redan.targets import Target, as_target
+
+Named = tuple[str, Attack[Any, Any]]
+
+
+class Mode(StrEnum):
+    """How much is tried."""
+
+    QUICK = "quick"
+    DEFAULT = "default"
+    AUDIT = "audit"
+    AUTOATTACK = "autoattack"
+
+
+_SQUARE_QUERIES = {Mode.QUICK: 500, Mode.DEFAULT: 1000, Mode.AUDIT: 5000}
+
+
+def attacks_of(
+    mode: Mode, within: Ball, knowledge: Access, classes: int, capability: Capability | None = None
+) -> tuple[Named, ...]:
+    """The attacks of a mode, in the order they run, with their names.
+
+    With gradients: quick is APGD on cross-entropy, 50 steps; default is APGD on cross-entropy and, at each of
+    min(9, K - 1) classes, on the targeted DLR loss, 100 steps each, then Square with 1,000 queries; audit is
+    the same with 5,000. With scores: Square, with all the queries that the attacker may spend.
+    """
+    if mode is Mode.AUTOATTACK:
+        raise NotBuiltError("mode autoattack is not built yet; use audit, which runs its attacks but for FAB-T")
+    if knowledge < Access.SCORES:
+        raise NotBuiltError("no attack on labels alone is built yet; use knowledge: scores if the model answers them")
+    most = capability.queries_per_row if capability else None
+    queries = _SQUARE_QUERIES[mode] if knowledge == Access.GRADIENTS or most is None else most
+    square: Named = ("square", Square(queries=queries) if isinstance(within, Linf) else SquareL2(queries=queries))
+    if knowledge == Access.SCORES:
+        return (square,)
+    if mode is Mode.QUICK:
+        return (("apgd-ce", APGD(steps=50)),)
+    targeted = Sweep(APGD(loss=targeted_dlr), targets=min(9, classes - 1))
+    return ("apgd-ce", APGD()), ("apgd-t", targeted), square
+
+
+@dataclass(frozen=True, slots=True)
+class RobustAccuracy:
+    """Rows, of all drawn, answered right on the clean and on every saved input.
+
+    value: k / n. low, high: exact 95 % Clopper–Pearson interval (for a stochastic model a bootstrap over rows),
+    widened by the rows that errored or stayed undecided: they count as broken below and as robust above.
+    forwards, backwards, queries: billed to the attacker. by: rows broken by each attack.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    k: int
+    clean: int
+    errors: int
+    undecided: int
+    queries: int
+    forwards: int
+    backwards: int
+    by: dict[str, int]
+    outcomes: Outcomes
+
+
+def robust_accuracy(
+    model: nn.Module | Target[Tensor],
+    x: ArrayLike | Tensor,
+    y: ArrayLike | Tensor,
+    *,
+    within: Ball,
+    mode: Mode | str = Mode.DEFAULT,
+    bounds: tuple[float, float] | None = None,
+    seed: int = 0,
+    knowledge: Access = Access.GRADIENTS,
+    capability: Capability | None = None,
+    limits: Limits | None = None,
+    ids: Sequence[object] | None = None,
+    workers: int = 0,
+    block: int = 256,
+    progress: Callable[[Progress], None] | None = None,
+) -> RobustAccuracy:
+    """Robust accuracy of a model on rows x (N, …) with right classes y (N,), against the attacks of a mode.
+
+    The arguments are those of `attack`; mode: quick, default or audit (see `attacks_of`).
+
+    >>> import torch
+    >>> from redan.perturbations.norms import Linf
+    >>> model = torch.nn.Linear(2, 2).eval()
+    >>> score = robust_accuracy(model, torch.rand(4, 2), torch.tensor([0, 1, 0, 1]), within=Linf(0.1), mode="quick")
+    >>> score.n
+    4
+    """
+    target = as_target(model, bounds)
+    inputs, labels = checked_rows(x, y, target)
+    fits_rows(within, len(inputs))
+    job = Job(
+        target=target,
+        x=inputs,
+        y=labels,
+        names=row_names(inputs, ids),
+        attacks=attacks_of(
+            Mode(mode), within, min(knowledge, target.access), count_classes(target, inputs, labels), capability
+        ),
+        within=within,
+        knowledge=min(knowledge, target.access),
+        capability=capability or Capability(),
+        seed=seed,
+    )
+    found = run(job, workers=workers, block=block, purse=Purse(limits or Limits()), progress=progress)
+    return _score(found, job)
+
+
+def _score(found: Outcomes, job: Job) -> RobustAccuracy:
+    n = len(found.index)
+    robust = found.right & (found.status == Status.ROBUST)
+    errors, undecided = int((found.status == Status.ERROR).sum()), int((found.status == Status.UNDECIDED).sum())
+    k = int(robust.sum())
+    open_rows = errors + int((found.right & (found.status == Status.UNDECIDED)).sum())
+    if job.target.stochastic:
+        held = (1 - found.share)[found.status != Status.ERROR].clamp(0, 1)
+        bins = (held * 20).round().long().bincount(minlength=21).tolist()
+        bins[0] += errors
+        value = float(held.sum()) / max(1, n)
+        low, high = bootstrap_bounds(bins, 0.025)
+    else:
+        value = k / max(1, n)
+        low, high = interval(k, n).low, interval(k + open_rows, n).high
+    return RobustAccuracy(
+        value=value,
+        low=low,
+        high=high,
+        n=n,
+        k=k,
+        clean=int(found.right.sum()),
+        errors=errors,
+        undecided=undecided,
+        queries=int(found.queries.sum()),
+        forwards=int(found.forwards.sum()),
+        backwards=int(found.backwards.sum()),
+        by={account.name: account.broken for account in found.accounts},
+        outcomes=found,
+    )
