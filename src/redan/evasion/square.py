@@ -158,11 +158,13 @@ def _filled(delta: Tensor, rows: Rows[Tensor, L2]) -> Tensor:
 
 
 def _tiles(rows: Rows[Tensor, L2], deep: int, height: int, width: int) -> Tensor:
-    """A grid of bumps, five in each direction, with a random sign for each row, channel and tile."""
+    """A grid of bumps, five in each direction, each with a random sign and turn for each row and channel."""
     tall, broad = max(1, height // 5), max(1, width // 5)
     down, across = height // tall, width // broad
-    signs = rows.draw.signs((deep, down, across), rows.x0.dtype)
-    bumps = torch.kron(signs, _bump(tall, broad).to(rows.x0))
+    bump = _bump(tall, broad).to(rows.x0)
+    turned = bump.t().contiguous() if tall == broad else bump
+    signs, turns = (rows.draw.signs((deep, down, across), bump.dtype) for _ in range(2))
+    bumps = torch.kron(signs * (turns > 0), bump) + torch.kron(signs * (turns <= 0), turned)
     delta = rows.x0.new_zeros(len(rows), deep, height, width)
     top, left = (height - down * tall) // 2, (width - across * broad) // 2
     delta[:, :, top : top + down * tall, left : left + across * broad] = bumps
