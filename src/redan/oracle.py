@@ -211,11 +211,16 @@ class Oracle:
         self._purse, self._micro = purse, max(_SMALLEST, micro)
         self.watch: Callable[[], None] | None = None  # called after each answer: progress
         self.queries = torch.zeros(size, dtype=torch.int64, device=target.device)
-        self.forwards, self.backwards = torch.zeros_like(self.queries), torch.zeros_like(self.queries)
+        self.backwards = torch.zeros_like(self.queries)
         self.blind = torch.zeros_like(self.queries)  # gradients that were zero, or not finite
         self.cut = torch.zeros(size, dtype=torch.bool, device=target.device)
         self.failed = torch.zeros_like(self.cut)
         self.reasons: dict[int, str] = {}
+
+    @property
+    def forwards(self) -> Tensor:
+        """Forward passes of each row: one a query."""
+        return self.queries
 
     def gone(self) -> Tensor:
         """Rows that get no answer any more: (pool,) bool."""
@@ -234,8 +239,8 @@ class Oracle:
     def _bill(self, ids: Tensor, backwards: int) -> None:
         once = torch.ones_like(ids)
         self.queries.index_add_(0, ids, once)
-        self.forwards.index_add_(0, ids, once)
-        self.backwards.index_add_(0, ids, once * backwards)
+        if backwards:
+            self.backwards.index_add_(0, ids, once, alpha=backwards)
 
     def _note(self, answers: Answers, ids: Tensor) -> None:
         """Remember which rows the model failed on, and whose gradients said nothing (those become 0)."""

@@ -5,7 +5,9 @@ It trusts only `rows.ids`. Inputs, goal and set are its own copies; an attack re
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar, TypeVarTuple
 
 import torch
@@ -13,8 +15,8 @@ from torch import Tensor
 
 from redan.errors import AccessError
 from redan.oracle import Answers, Oracle
-from redan.protocols import Access, Ball, Best, Loss, Reply
-from redan.rows import Goal, PerturbationSet, Rows, take
+from redan.protocols import Access, Ball, Best, Loss, Reply, wide
+from redan.rows import Goal, PerturbationSet, Rows, distinct, take
 
 W = TypeVar("W", bound=PerturbationSet[Any])
 Ts = TypeVarTuple("Ts")
@@ -28,8 +30,10 @@ class Rule(Protocol):
         """Whether only candidates that reached the goal are kept."""
         ...
 
-    def merit(self, share: Tensor, distance: Tensor, loss: Tensor) -> Tensor:
-        """Larger is better: (N,). share: how often the goal was reached, 1 for a deterministic target."""
+    def merit(self, share: Tensor, distance: Tensor, loss: Callable[[], Tensor]) -> Tensor:
+        """Larger is better: (N,). share: how often the goal was reached, 1 for a deterministic target; loss: its goal
+        loss, worked out if asked for.
+        """
         ...
 
     def decided(self, merit: Tensor) -> Tensor:
@@ -43,7 +47,7 @@ class First:
 
     needs_goal = True
 
-    def merit(self, share: Tensor, distance: Tensor, loss: Tensor) -> Tensor:  # noqa: ARG002
+    def merit(self, share: Tensor, distance: Tensor, loss: Callable[[], Tensor]) -> Tensor:  # noqa: ARG002
         return share
 
     def decided(self, merit: Tensor) -> Tensor:
@@ -56,7 +60,7 @@ class Closest:
 
     needs_goal = True
 
-    def merit(self, share: Tensor, distance: Tensor, loss: Tensor) -> Tensor:  # noqa: ARG002
+    def merit(self, share: Tensor, distance: Tensor, loss: Callable[[], Tensor]) -> Tensor:  # noqa: ARG002
         return torch.where(share >= 0.5, -distance, -torch.inf)
 
     def decided(self, merit: Tensor) -> Tensor:
@@ -69,8 +73,8 @@ class Worst:
 
     needs_goal = False
 
-    def merit(self, share: Tensor, distance: Tensor, loss: Tensor) -> Tensor:  # noqa: ARG002
-        return loss
+    def merit(self, share: Tensor, distance: Tensor, loss: Callable[[], Tensor]) -> Tensor:  # noqa: ARG002
+        return loss()
 
     def decided(self, merit: Tensor) -> Tensor:
         return torch.zeros_like(merit, dtype=torch.bool)
@@ -97,12 +101,14 @@ class _Shelf:
         better = merit > self.merit[ids]
         if not bool(better.any()):
             return
-        ids, x, distance, merit = take(better, ids, x, distance, merit)
-        order = merit.argsort(descending=True, stable=True)
-        order = order[ids[order].argsort(stable=True)]  # by row, the best candidate of each row first
-        first = torch.ones_like(order, dtype=torch.bool)
-        first[1:] = ids[order][1:] != ids[order][:-1]
-        ids, x, distance, merit = take(order[first], ids, x, distance, merit)
+        if not bool(better.all()):
+            ids, x, distance, merit = take(better, ids, x, distance, merit)
+        if not distinct(ids):  # a row may stand several times: its best candidate counts
+            order = merit.argsort(descending=True, stable=True)
+            order = order[ids[order].argsort(stable=True)]
+            first = torch.ones_like(order, dtype=torch.bool)
+            first[1:] = ids[order][1:] != ids[order][:-1]
+            ids, x, distance, merit = take(order[first], ids, x, distance, merit)
         self.x[ids], self.distance[ids], self.merit[ids] = x, distance, merit
 
 
@@ -137,7 +143,11 @@ class Referee:
         return self._judge(x, rows.ids, self.oracle.ask(x, rows.ids))
 
     def best(self, rows: Rows[Tensor, Any]) -> Best[Tensor]:
-        return Best(*take(rows.ids, self._near.x, self._near.distance))
+        x, distance = take(rows.ids, self._near.x, self._near.distance)
+        if self._rule.needs_goal:
+            won, how_far = take(rows.ids, self._wins.x, self._wins.distance)
+            x, distance = torch.where(wide(how_far < distance, x), won, x), torch.minimum(how_far, distance)
+        return Best(x, distance)
 
     def survivors(self, rows: Rows[Tensor, W], *state: *Ts) -> tuple[Rows[Tensor, W], *Ts]:
         stay = self._open()[rows.ids]
@@ -180,16 +190,22 @@ class Referee:
         kept = reached if self._rule.needs_goal else answers.answered
         if not bool(kept.any()):
             return reached
-        at = kept.nonzero().flatten()
-        ids, x, output, hit = take(at, ids, x.detach(), answers.output, reached)
-        within, x0 = take(ids, self._within, self._x0)
+        x, output = x.detach(), answers.output
+        if not bool(kept.all()):
+            ids, x, output = take(kept, ids, x, output)
+        whole = len(ids) == len(self._x0) and bool((ids[1:] > ids[:-1]).all())  # the pool as it is: nothing to pick
+        within, x0 = (self._within, self._x0) if whole else take(ids, self._within, self._x0)
         distance = within.distance(x, x0)
-        self._near.offer(ids[hit], x[hit], distance[hit], -distance[hit])
-        inside = within.contains(x, x0)
+        inside = within.contains(x, x0, distance)
+        # A win is remembered as such; `best` needs besides only what reached the goal and is no win.
+        other = ~inside if self._rule.needs_goal else reached[kept]
+        if bool(other.any()):
+            self._near.offer(*take(other, ids, x, distance, -distance))
         if bool(inside.any()):
-            ids, x, distance, output = take(inside, ids, x, distance, output)
+            if not bool(inside.all()):
+                ids, x, distance, output = take(inside, ids, x, distance, output)
             goal = self._goal.take(ids)
-            merit = self._rule.merit(self._shares(x, goal), distance, goal.loss(output))
+            merit = self._rule.merit(self._shares(x, goal), distance, partial(goal.loss, output))
             self._wins.offer(ids, x, distance, merit)
             self._decided[ids] |= self._rule.decided(self._wins.merit[ids])
         return reached

@@ -42,8 +42,8 @@ class Goal(Protocol):
 class PerturbationSet(Protocol[X_contra]):
     """Which changed inputs the attacker may show, around each row's own input."""
 
-    def contains(self, x: X_contra, x0: X_contra) -> Tensor:
-        """Whether each x is allowed around its x0: (N,) bool."""
+    def contains(self, x: X_contra, x0: X_contra, distance: Tensor | None = None) -> Tensor:
+        """Whether each x is allowed around its x0: (N,) bool. distance: x's, where it is known already."""
         ...
 
     def distance(self, x: X_contra, x0: X_contra) -> Tensor:
@@ -60,14 +60,13 @@ W_co = TypeVar("W_co", bound=PerturbationSet[Any], covariant=True)
 
 def _pick(index: Tensor, state: Any) -> Any:
     if isinstance(state, Tensor):
-        return state[index]
+        return state.index_select(0, index)
     if state is None:
         return None
     if isinstance(state, tuple):
         return type(state)(*(_pick(index, part) for part in state))  # a NamedTuple of row-aligned parts
     if isinstance(state, list):
-        where = index.nonzero().flatten() if index.dtype == torch.bool else index
-        return [state[i] for i in where.tolist()]
+        return [state[i] for i in index.tolist()]
     return state.take(index)
 
 
@@ -76,6 +75,8 @@ def take(index: Tensor, *state: *Ts) -> tuple[*Ts]:
 
     `index` is a bool mask (N,) or int64 indices, which may repeat.
     """
+    if index.dtype == torch.bool:
+        index = index.nonzero().flatten()
     return cast("tuple[*Ts]", tuple(_pick(index, part) for part in state))
 
 
@@ -88,6 +89,13 @@ def put(index: Tensor, into: X, values: X) -> X:
     for i, value in zip(index.tolist(), new, strict=True):
         listed[i] = value
     return into
+
+
+def distinct(index: Tensor) -> bool:
+    """Whether no entry stands twice: at once for a mask and for ascending indices, by sorting for others."""
+    if index.dtype == torch.bool or bool((index[1:] > index[:-1]).all()):
+        return True
+    return not bool((nth(index) > 0).any())
 
 
 def nth(ids: Tensor) -> Tensor:
@@ -145,8 +153,7 @@ class Streams:
         return cls(key, torch.zeros_like(key), torch.arange(len(names), device=device))
 
     def take(self, index: Tensor) -> Streams:
-        repeats = self.repeats or (index.dtype != torch.bool and bool((nth(index) > 0).any()))
-        return replace(self, ids=self.ids[index], repeats=repeats)
+        return replace(self, ids=self.ids[index], repeats=self.repeats or not distinct(index))
 
     def keyed(self, name: str) -> Streams:
         """Fresh streams for one part of an attack: its draws do not depend on what ran before."""
@@ -164,9 +171,14 @@ class Streams:
 
     def uniform(self, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
         """(N, *shape) numbers in [0, 1)."""
-        bits = 53 if dtype == torch.float64 else 24
-        words = _shift(self._words(math.prod(shape)), 64 - bits)
-        return (words.to(dtype) * 2.0**-bits).reshape(len(self.ids), *shape)
+        count = math.prod(shape)
+        if dtype == torch.float64:
+            numbers = _shift(self._words(count), 11).to(dtype) * 2.0**-53
+        else:  # two of 24 bits from each word
+            words = self._words((count + 1) // 2)
+            halves = torch.cat([_shift(words, 40), words & 0xFFFFFF], 1)[:, :count]
+            numbers = halves.to(dtype) * 2.0**-24
+        return numbers.reshape(len(self.ids), *shape)
 
     def normal(self, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
         """(N, *shape) standard normal numbers (Box and Muller 1958, two from each 64-bit word)."""

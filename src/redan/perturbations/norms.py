@@ -38,7 +38,7 @@ def _rounding(x: Tensor, bounds: tuple[float, float]) -> float:
 
 def _in_box(x: Tensor, bounds: tuple[float, float]) -> Tensor:
     flat = x.flatten(1)
-    return ((flat >= bounds[0]) & (flat <= bounds[1])).all(1)
+    return (flat.amin(1) >= bounds[0]) & (flat.amax(1) <= bounds[1])
 
 
 def _length(x: Tensor) -> Tensor:
@@ -96,9 +96,9 @@ class Linf:
         """Largest change of a coordinate: (N,)."""
         return (x - x0).flatten(1).abs().amax(1)
 
-    def contains(self, x: Tensor, x0: Tensor) -> Tensor:
-        near = self.distance(x, x0) <= self.radius + _rounding(x, self.bounds)
-        return near & _in_box(x, self.bounds)
+    def contains(self, x: Tensor, x0: Tensor, distance: Tensor | None = None) -> Tensor:
+        distance = self.distance(x, x0) if distance is None else distance
+        return (distance <= self.radius + _rounding(x, self.bounds)) & _in_box(x, self.bounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,27 +134,24 @@ class L2:
         low, high = self.bounds
         delta = x - x0
         power = delta.square().flatten(1)
-        # Room to the box's face in the direction of travel, without the branch: half the width, minus the
-        # signed offset from the middle.
-        room = (x0 - (low + high) / 2).mul_(delta.sign()).neg_().add_((high - low) / 2)
-        room = room.clamp_min_(0).square_().flatten(1)
-        budget = torch.as_tensor(self.radius, dtype=x.dtype, device=x.device).square().expand(len(x))
-        outside = torch.minimum(power, room).sum(1) > budget
-        if not bool(outside.any()):
-            return x.clamp(low, high)
+        budget = torch.as_tensor(self.radius, dtype=x.dtype, device=x.device).square()
         tiny, ulps = torch.finfo(x.dtype).tiny, 8 * torch.finfo(x.dtype).eps
-        scale, whole = budget / power.sum(1).clamp_min(tiny), room.sum(1)
-        free = torch.empty_like(power)
+        scale = (budget / power.sum(1).clamp_min(tiny)).clamp_max(1)
+        if bool((scale == 1).all()):
+            return x.clamp(low, high)
+        # The squared room to the face that each coordinate moves toward: half the box's width, minus the offset
+        # from its middle in that direction.
+        room = (x0 - (low + high) / 2).mul_(delta.sign()).sub_((high - low) / 2).square_().flatten(1)
+        mask = torch.empty_like(power)
         while True:
-            torch.mul(power, scale[:, None], out=free).lt_(room)
-            spent = whole - torch.linalg.vecdot(free, room)
-            better = ((budget - spent) / torch.linalg.vecdot(free, power).clamp_min(tiny)).clamp_max_(1)
-            grown = outside & (better > scale * (1 + ulps))
+            spent = torch.linalg.vecdot(torch.mul(power, scale[:, None], out=mask).ge_(room), room)
+            slope = torch.linalg.vecdot(mask.neg_().add_(1), power)
+            better = ((budget - spent) / slope.clamp_min(tiny)).clamp_max_(1)
+            grown = better > scale * (1 + ulps)
             if not bool(grown.any()):
                 break
             scale = torch.where(grown, better, scale)
-        scale = torch.where(outside, scale, 1).sqrt_()
-        return delta.mul_(per_row(scale, x)).add_(x0).clamp_(low, high)
+        return delta.mul_(per_row(scale.sqrt_(), x)).add_(x0).clamp_(low, high)
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """g / ‖g‖₂; 0 where the gradient is 0."""
@@ -171,6 +168,7 @@ class L2:
         """Euclidean length of the change: (N,)."""
         return _length(x - x0)
 
-    def contains(self, x: Tensor, x0: Tensor) -> Tensor:
+    def contains(self, x: Tensor, x0: Tensor, distance: Tensor | None = None) -> Tensor:
+        distance = self.distance(x, x0) if distance is None else distance
         slack = _rounding(x, self.bounds) * math.sqrt(math.prod(x.shape[1:]))
-        return (self.distance(x, x0) <= self.radius + slack) & _in_box(x, self.bounds)
+        return (distance <= self.radius + slack) & _in_box(x, self.bounds)

@@ -1,0 +1,45 @@
+# The README's two commands are `make demo` and `make test`; each sets up .venv on a fresh machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-slow lint clean help
+
+help:
+	@echo "make demo        attack two shipped models: one fails, one passes"
+	@echo "make test        all tests but the slow ones"
+	@echo "make test-slow   published facts, beside independent implementations"
+	@echo "make lint        ruff, mypy, import layers"
+	@echo "make bench-NAME  run benchmarks/NAME.py and write benchmarks/results/NAME.json"
+	@echo "make clean       remove what the others made"
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/pip install --quiet -c constraints.txt torch numpy
+	$(BIN)/pip install --quiet -c constraints.txt -e . --group dev
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/python examples/fashion/demo.py
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench-%: $(STAMP)
+	bash benchmarks/peers/install.sh
+	$(BIN)/python benchmarks/$*.py
+
+clean:
+	rm -rf $(VENV) .envs runs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

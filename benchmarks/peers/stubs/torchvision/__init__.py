@@ -1,0 +1,1 @@
+"""A stand-in: adv-lib imports torchvision for its perceptual distance, which no benchmark calls."""

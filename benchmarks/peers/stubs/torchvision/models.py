@@ -1,0 +1,1 @@
+"""Empty: importing a pretrained model from here fails, as it should."""
