@@ -30,7 +30,7 @@ import judge
 import worker
 
 import redan
-from redan.referee import Closest, First, Rule
+from redan.referee import First, Rule
 
 MEASURES = (
     "src/redan/rows.py",
@@ -40,6 +40,7 @@ MEASURES = (
     "src/redan/goals.py",
     "src/redan/perturbations",
     "src/redan/engine",
+    "src/redan/targets",
     "src/redan/evasion/pgd.py",
     "benchmarks/pgd.py",
 )
@@ -82,7 +83,7 @@ def main() -> None:
             request = {"model": model, "norm": norm, "eps": eps, "rows": ROWS}
             able = [name for name, p in peers.items() if not p.ask(peer=name, seed=0, **request).get("unsupported")]
             for seed in range(2):
-                ours(model, norm, eps, Closest(), seed)
+                ours(model, norm, eps, First(stop=False), seed)
             times: dict[str, list[float]] = {name: [] for name in (*able, "redan", "redan-early-exit")}
             for repeat in range(repeats):
                 turn = list(times)[repeat % len(times) :] + list(times)[: repeat % len(times)]
@@ -90,7 +91,7 @@ def main() -> None:
                     if name in peers:
                         spent = peers[name].ask(peer=name, seed=repeat, **request)["cpu_seconds"]
                     else:
-                        spent = ours(model, norm, eps, Closest() if name == "redan" else First(), repeat)[1]
+                        spent = ours(model, norm, eps, First(stop=name != "redan"), repeat)[1]
                     times[name].append(spent)
             for name, spent in times.items():
                 robust = []
@@ -100,7 +101,7 @@ def main() -> None:
                         peers[name].ask(peer=name, seed=seed, out=out, **request)
                         made = load_file(out)["x_adv"]
                     else:
-                        made = ours(model, norm, eps, Closest() if name == "redan" else First(), seed)[0]
+                        made = ours(model, norm, eps, First(stop=name != "redan"), seed)[0]
                     robust.append(accuracy(model, norm, eps, made))
                 rows.append(
                     {"model": model, "norm": norm, "eps": eps, "contestant": name, "cpu_seconds": spent,

@@ -13,6 +13,7 @@ import sys
 import time
 from typing import Any
 
+import torch
 import worker
 from pyautoattack import AutoAttack
 from safetensors.torch import save_file
@@ -41,7 +42,7 @@ def run(request: dict[str, Any]) -> dict[str, float]:
 def main() -> None:
     """Serve until standard input ends."""
     worker.keep_memory()
-    worker.torch.set_num_threads(1)
+    torch.set_num_threads(1)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:

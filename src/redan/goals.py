@@ -19,8 +19,11 @@ _NONE = torch.empty(0, dtype=torch.int64)
 class Aim(Protocol):
     """A goal that has not met its rows yet."""
 
-    def about(self, y: Tensor, output: Tensor) -> Goal:
-        """The row-aligned goal for rows of right class y (N,) with these clean answers (N, K)."""
+    def about(self, y: Tensor, output: Tensor, at: Tensor | None = None) -> Goal:
+        """The row-aligned goal for rows of right class y (N,) with these clean answers (N, K).
+
+        at: the rows' positions (N,) among those that the aim was given one entry each; None: they are all.
+        """
         ...
 
 
@@ -37,7 +40,7 @@ class Untargeted:
 
     sign = 1
 
-    def about(self, y: Tensor, output: Tensor) -> Untargeted:  # noqa: ARG002
+    def about(self, y: Tensor, output: Tensor, at: Tensor | None = None) -> Untargeted:  # noqa: ARG002
         return Untargeted(y)
 
     @property
@@ -76,9 +79,11 @@ class Targeted:
 
     sign = -1
 
-    def about(self, y: Tensor, output: Tensor) -> Targeted:
+    def about(self, y: Tensor, output: Tensor, at: Tensor | None = None) -> Targeted:
         classes = output.shape[1]
         target = torch.as_tensor(self.target, dtype=torch.int64, device=y.device)
+        if target.dim() and at is not None and target.dim() == 1 and (not len(at) or int(at.max()) < len(target)):
+            target = target[at]
         if target.dim() and target.shape != y.shape:
             raise SettingError(
                 f"Targeted got {tuple(target.shape)} target classes for {len(y)} rows; give one class, or one a row"
@@ -112,9 +117,9 @@ class LeastLikely:
     """The wrong class that the model finds least likely for the clean input (Kurakin 2017), one a row.
 
     >>> import torch
-    >>> LeastLikely().about(torch.tensor([0]), torch.tensor([[0.9, 0.1, 0.5]])).label.item()
+    >>> LeastLikely().about(torch.tensor([0]), torch.tensor([[0.9, 0.1, 0.5]]), torch.tensor([0])).label.item()
     1
     """
 
-    def about(self, y: Tensor, output: Tensor) -> Targeted:
+    def about(self, y: Tensor, output: Tensor, at: Tensor | None = None) -> Targeted:  # noqa: ARG002
         return Targeted(output.scatter(1, y[:, None], torch.inf).argmin(1), y)

@@ -59,10 +59,11 @@ def dlr(output: Tensor, goal: ClassGoal) -> Tensor:
 def targeted_dlr(output: Tensor, goal: PairGoal) -> Tensor:
     """Targeted difference of logits ratio (Croce and Hein 2020, eq. 7): (z_t - z_y) / (z_1 - (z_3 + z_4) / 2).
 
-    With three classes the mean of z_3 and z_4 is z_3; with two the difference is used bare.
+    With fewer than four classes there is no z_4 (and with z_3 alone the ratio is constant where t is last), so the
+    difference is used bare.
     """
     gap = _at(output, goal.label) - _at(output, goal.truth)
-    if output.shape[1] < 3:
+    if output.shape[1] < 4:
         return gap
-    top = output.topk(min(4, output.shape[1]), 1).values
+    top = output.topk(4, 1).values
     return gap / (top[:, 0] - top[:, 2:].mean(1) + 1e-12)

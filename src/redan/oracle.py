@@ -21,9 +21,9 @@ from redan.rows import Goal, nth, take
 from redan.targets import Target
 
 _LARGEST_MICRO, _MICRO_NUMBERS = 256, 2**22
-# A batch of one runs other kernels than a batch of several, and its bytes differ: a lone row is asked with a
-# second copy of itself (and billed once).
-_SMALLEST = 2
+# Batches of one to three rows run other kernels than larger ones, and their bytes differ (measured, with oneDNN and
+# MKL): fewer rows are asked together with copies of themselves, and billed once.
+_SMALLEST = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,32 +90,46 @@ def _pass(target: Target[Tensor], x: Tensor, goal: Goal | None, loss: Loss | Non
     """Output, loss and input gradient of one batch, straight from the target."""
     if loss is None:
         with torch.no_grad():
-            return target(x), x.new_empty(0), x.new_empty(0)
-    x = x.requires_grad_()
+            return _scores(target(x.clone())), x.new_empty(0), x.new_empty(0)
+    x = x.detach().requires_grad_()
     with torch.enable_grad():
-        output = target(x)
+        output = _scores(target(x.clone()))  # a copy, so that a model may write into what it is given
         if not output.requires_grad:
-            raise AccessError(
-                "the model's output has no gradient in its input, so this attack cannot climb; "
-                "attack it by scores (Square), or give it a differentiable surrogate"
-            )
+            raise AccessError(_NO_GRADIENT)
         value = loss(output, goal)
-        if value.dim() == 1:
-            (gradient,) = torch.autograd.grad(value.sum(), x)
-        else:
-            columns = value.sum(0).unbind()
-            last = len(columns) - 1
-            each = [torch.autograd.grad(c, x, retain_graph=i < last)[0] for i, c in enumerate(columns)]
-            gradient = torch.stack(each, 1)
-    return output.detach(), value.detach(), gradient
+        columns = [value.sum()] if value.dim() == 1 else list(value.sum(0).unbind())
+        last = len(columns) - 1
+        try:
+            found = [torch.autograd.grad(c, x, retain_graph=i < last)[0] for i, c in enumerate(columns)]
+        except RuntimeError as error:
+            if "appears to not have been used in the graph" in str(error):  # the weights' graph goes on without x
+                raise AccessError(_NO_GRADIENT) from error
+            raise
+    return output.detach(), value.detach(), found[0] if value.dim() == 1 else torch.stack(found, 1)
+
+
+_NO_GRADIENT = (
+    "the model's output has no gradient in its input, so this attack cannot climb; "
+    "attack it by scores (Square), or give it a differentiable surrogate"
+)
+
+
+def _scores(answer: object) -> Tensor:
+    """The model's answer, if it is a tensor at all."""
+    if not isinstance(answer, Tensor):
+        raise TargetError(
+            f"the model answered {type(answer).__name__}, but a tensor of class scores (N, K) is needed; wrap the "
+            "model so that its forward returns the scores alone"
+        )
+    return answer
 
 
 def _sturdy(target: Target[Tensor], x: Tensor, goal: Goal | None, loss: Loss | None, classes: int | None) -> Answers:
     """One batch, halved on an exception until the rows that cause it stand alone."""
     try:
         if len(x) < _SMALLEST:
-            twice = torch.zeros(_SMALLEST, dtype=torch.int64, device=x.device)
-            output, value, gradient = (part[:1] for part in _pass(target, *take(twice, x, goal), loss))
+            again = torch.arange(_SMALLEST, device=x.device) % len(x)
+            output, value, gradient = (part[: len(x)] for part in _pass(target, *take(again, x, goal), loss))
         else:
             output, value, gradient = _pass(target, x, goal, loss)
     except RedanError:
@@ -249,11 +263,14 @@ class Oracle:
             self.failed[row] = True
             self.reasons[row] = reason
         if len(answers.gradient):
-            steepest = answers.gradient.flatten(1).abs().amax(1)
-            blind = ~(steepest > 0) | steepest.isinf()
-            if bool(blind.any()):
-                self.blind.index_add_(0, ids[blind], torch.ones_like(ids[blind]))
-                answers.gradient[blind] = 0
+            flat = answers.gradient.flatten(1)
+            length = torch.linalg.vecdot(flat, flat)
+            if not bool((length > 0).all()) or not bool(length.isfinite().all()):
+                steepest = flat.abs().amax(1)  # a square may run over or under where the gradient does not
+                lost = ~steepest.isfinite()
+                blind = ids[lost | (steepest == 0)]
+                self.blind.index_add_(0, blind, torch.ones_like(blind))
+                answers.gradient[lost] = 0
             answers.loss[~answers.answered] = -torch.inf
 
     def ask(self, x: Tensor, ids: Tensor, *, goal: Goal | None = None, loss: Loss | None = None) -> Answers:

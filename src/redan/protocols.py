@@ -159,7 +159,7 @@ def needs(attack: Attack[Any, Any]) -> Needs:
     hints = list(get_type_hints(type(attack).__call__).values())
     access = next((_VERBS[get_origin(h) or h] for h in hints if (get_origin(h) or h) in _VERBS), Access.LABELS)
     sets = [get_args(h)[1] for h in hints if get_origin(h) is Rows]
-    kind = next((s for s in sets if isinstance(s, type)), Ball)
+    kind = next((s for s in sets if isinstance(s, type) and s is not Any), Ball)
     kinds = [kind, *(part.within for part in parts)]
     return Needs(max([access, *(part.access for part in parts)]), next((k for k in kinds if k is not Ball), Ball))
 

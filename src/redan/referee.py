@@ -36,34 +36,55 @@ class Rule(Protocol):
         """
         ...
 
-    def decided(self, merit: Tensor) -> Tensor:
-        """Whether a row with this best merit needs no more attack: (N,) bool."""
+    def won(self, merit: Tensor) -> Tensor:
+        """Whether a candidate of this merit counts as a win, or at least as kept: (N,) bool."""
+        ...
+
+    @property
+    def stop(self) -> bool:
+        """Whether a row leaves the attack when its candidate is final, or its clean input reached the goal."""
+        ...
+
+    def final(self, merit: Tensor) -> Tensor:
+        """Whether no candidate can be better than one of this merit: (N,) bool."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class First:
-    """The first win decides the row: what a fixed radius asks for."""
+    """The first win decides the row: what a fixed radius asks for.
+
+    stop: the row leaves then (early exit); False lets the attack go on with it, for nothing but a fair timing.
+    """
+
+    stop: bool = True
 
     needs_goal = True
 
     def merit(self, share: Tensor, distance: Tensor, loss: Callable[[], Tensor]) -> Tensor:  # noqa: ARG002
         return share
 
-    def decided(self, merit: Tensor) -> Tensor:
+    def won(self, merit: Tensor) -> Tensor:
+        return merit >= 0.5
+
+    def final(self, merit: Tensor) -> Tensor:
         return merit >= 1
 
 
 @dataclass(frozen=True, slots=True)
 class Closest:
-    """The nearest win is kept and the row goes on: minimum norm, or an attack that must not stop early."""
+    """The nearest win is kept and the row goes on: minimum norm."""
 
     needs_goal = True
+    stop = True
 
     def merit(self, share: Tensor, distance: Tensor, loss: Callable[[], Tensor]) -> Tensor:  # noqa: ARG002
         return torch.where(share >= 0.5, -distance, -torch.inf)
 
-    def decided(self, merit: Tensor) -> Tensor:
+    def won(self, merit: Tensor) -> Tensor:
+        return merit > -torch.inf
+
+    def final(self, merit: Tensor) -> Tensor:
         return torch.zeros_like(merit, dtype=torch.bool)
 
 
@@ -72,11 +93,15 @@ class Worst:
     """The candidate inside the set with the highest goal loss is kept, won or not: adversarial training."""
 
     needs_goal = False
+    stop = False
 
     def merit(self, share: Tensor, distance: Tensor, loss: Callable[[], Tensor]) -> Tensor:  # noqa: ARG002
         return loss()
 
-    def decided(self, merit: Tensor) -> Tensor:
+    def won(self, merit: Tensor) -> Tensor:
+        return merit > -torch.inf
+
+    def final(self, merit: Tensor) -> Tensor:
         return torch.zeros_like(merit, dtype=torch.bool)
 
 
@@ -122,12 +147,13 @@ class Referee:
         x0: Tensor,
         goal: Goal,
         within: Ball,
+        clean: Tensor,
         already: Tensor,
         rule: Rule,
         knowledge: Access,
         draws: int,
     ) -> None:
-        """already: rows whose x0 reached the goal on the clean pass; draws: confirmations of a hit (0: none)."""
+        """clean: answers to x0; already: rows whose x0 reached the goal; draws: confirmations of a hit (0: none)."""
         self.oracle = oracle
         self._x0, self._goal, self._within = x0.clone(), goal, within
         self._rule, self._knowledge, self._draws = rule, knowledge, draws
@@ -135,7 +161,10 @@ class Referee:
         if rule.needs_goal:
             for shelf in (self._wins, self._near):
                 shelf.merit[already], shelf.distance[already] = torch.inf, 0
-        self._decided = self._rule.decided(self._wins.merit) | (already if rule.needs_goal else False)
+        else:  # the clean input is a candidate too
+            self._wins.merit = goal.loss(clean).nan_to_num(nan=-torch.inf)
+            self._wins.distance.zero_()
+        self._final = already.clone() if rule.needs_goal else torch.zeros_like(already)
 
     # -- what an attack may ask ---------------------------------------------------------------------
 
@@ -170,12 +199,13 @@ class Referee:
 
     def kept(self) -> Kept:
         """The kept candidates of the whole pool."""
-        return Kept(self._wins.x, self._wins.merit > -torch.inf, self._wins.distance, self._open())
+        return Kept(self._wins.x, self._rule.won(self._wins.merit), self._wins.distance, self._open())
 
     # -- private ------------------------------------------------------------------------------------
 
     def _open(self) -> Tensor:
-        return ~(self._decided | self.oracle.gone())
+        gone = self.oracle.gone()
+        return ~(gone | self._final) if self._rule.stop else ~gone
 
     def _allow(self, access: Access) -> None:
         if access > self._knowledge:
@@ -187,7 +217,7 @@ class Referee:
     def _judge(self, x: Tensor, ids: Tensor, answers: Answers) -> Tensor:
         goal = self._goal.take(ids)
         reached = answers.answered & goal.reached(answers.output)
-        kept = reached if self._rule.needs_goal else answers.answered
+        kept = reached & ~self._final[ids] if self._rule.needs_goal else answers.answered
         if not bool(kept.any()):
             return reached
         x, output = x.detach(), answers.output
@@ -207,7 +237,7 @@ class Referee:
             goal = self._goal.take(ids)
             merit = self._rule.merit(self._shares(x, goal), distance, partial(goal.loss, output))
             self._wins.offer(ids, x, distance, merit)
-            self._decided[ids] |= self._rule.decided(self._wins.merit[ids])
+            self._final[ids] = self._rule.final(self._wins.merit[ids])
         return reached
 
     def _shares(self, x: Tensor, goal: Goal) -> Tensor:

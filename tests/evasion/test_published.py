@@ -8,6 +8,7 @@ mutants, which are measured beside, cannot meet it.
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from redan.evasion.pgd import PGD
 from redan.evasion.square import Square, SquareL2
 from redan.losses import targeted_dlr
 from redan.perturbations.norms import L2, Linf
+from redan.protocols import Ball
 from redan.samples import fashion_mnist, model
 from redan.testing import DoesNothing, FlippedSign, HalfSteps
 
@@ -32,7 +34,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).resolve().parents[2]
 ROWS, SEEDS = 256, (0, 1, 2)
 RADIUS = {"linf": 0.1, "l2": 1.5}
-SETS = {"linf": Linf(0.1), "l2": L2(1.5)}
+SETS: dict[str, Ball] = {"linf": Linf(0.1), "l2": L2(1.5)}
 
 
 class Peers:
@@ -85,8 +87,8 @@ def ours(name: str, norm: str, value: Any, seeds: Sequence[int] = SEEDS) -> list
 
 def ceiling(theirs: Sequence[float], mine: Sequence[float]) -> float:
     """Their mean, 0.3 points, one row and two standard errors over both sides' seeds."""
-    errors = [statistics.stdev(side) / len(side) ** 0.5 for side in (theirs, mine)]
-    return statistics.mean(theirs) + 0.003 + 1 / ROWS + 2 * sum(e * e for e in errors) ** 0.5
+    errors = [statistics.stdev(side) / math.sqrt(len(side)) for side in (theirs, mine)]
+    return statistics.mean(theirs) + 0.003 + 1 / ROWS + 2 * math.hypot(*errors)
 
 
 COMPONENTS: dict[str, dict[str, Any]] = {

@@ -12,19 +12,19 @@ from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 
-import torch
-
 from redan.assessment.build import Built, added_attacks, build
 from redan.assessment.preflight import Finding, Scene, preflight, refuse
 from redan.assessment.recording import Recorder, header, remeasure
 from redan.assessment.summary import attacker_part, plan_parts, unbuilt_part
-from redan.engine.block import Job
+from redan.engine.block import Job, seeded
 from redan.engine.intake import checked_rows, row_names
 from redan.engine.run import Progress, run
 from redan.evidence.folder import LOG, MODEL, REPORT, RunFolder, digest, file_digest
 from redan.evidence.report import AttackerPart, CheckPart, ErrorPart, Report, RunPart, Verdict
 from redan.evidence.verdict import judge
 from redan.oracle import Limits, Purse
+from redan.runners.local import one_thread_each
+from redan.targets.torch import accelerated
 from redan.threat.file import Loaded, read
 from redan.threat.planner import Plan, plan
 from redan.threat.schema import Auto
@@ -152,7 +152,9 @@ def _campaign(
             watch(Stage(campaign.attacker.name, number + 1, len(campaigns), progress))
 
     run(job, workers=workers, block=model.run.block, purse=purse, progress=tell, done=recorder)
-    remeasure(recorder)
+    # On one thread, as the run was: other kernels round differently, and a row may lie on the very edge.
+    with one_thread_each(), seeded(built.target, model.statistics.seed):
+        remeasure(recorder)
     return attacker_part(
         campaign, folder.records(), ready.findings, _classes(ready), built.target.stochastic, purse.hit is not None
     )
@@ -218,7 +220,7 @@ def _report(
             reproducible=purse.hit is None,
             model_stochastic=built.target.stochastic,
         ),
-        environment=_environment(),
+        environment=_environment(built),
         digests=digests,
     )
     found = judge(report, model.requirements)
@@ -232,12 +234,14 @@ def _report(
     )
 
 
-def _environment() -> dict[str, str]:
+def _environment(built: Built) -> dict[str, str]:
+    fast = getattr(accelerated(built.target, built.x[:2]), "fast", False)
     libraries = {name: version(name) for name in ("torch", "numpy", "scipy", "safetensors", "redan")}
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": str(os.cpu_count()),
-        "device": str(torch.get_default_device()),
+        "device": str(built.target.device),
+        "gradient_path": "folded one-channel convolutions" if fast else "plain",
         **libraries,
     }

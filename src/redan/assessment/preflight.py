@@ -7,7 +7,7 @@ or warn (a pass cannot rest on it).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -17,11 +17,13 @@ from torch import Tensor
 from redan.errors import AccessError, PreflightError
 from redan.evidence.statistics import p_at_least
 from redan.goals import Untargeted
-from redan.losses import margin
+from redan.losses import cross_entropy, margin
 from redan.oracle import Answers, evaluate, micro_batch
 from redan.targets import Output, Target, TorchTarget
 
 _SAMPLE = 64  # rows that are asked more than once
+_SATURATED = 1000  # cross-entropy's gradient underflows at a score gap of 104: here it stays flat all the way
+_STEP = 1e-3  # of the box's width, for slopes: above rounding, below most kinks
 
 
 class Level(StrEnum):
@@ -68,6 +70,15 @@ def _answers(scene: Scene) -> Answers:
     return evaluate(scene.target, x, micro=micro_batch(x))
 
 
+def _sample(scene: Scene) -> Tensor:
+    """The first rows, as the target takes them."""
+    return scene.x[:_SAMPLE].to(device=scene.target.device, dtype=scene.target.dtype)
+
+
+def _finite(z: Tensor) -> Tensor:
+    return z.masked_fill(~z.isfinite(), 0)
+
+
 def submodule_modes(scene: Scene) -> Finding:
     """A dropout or batch norm in training mode changes every answer."""
     name = "submodule-modes"
@@ -85,8 +96,9 @@ def bounds(scene: Scene) -> Finding:
     """Data outside the declared box, or in a corner of it, give ε another meaning."""
     name, (low, high) = "bounds", scene.target.bounds
     least, most = float(scene.x.min()), float(scene.x.max())
+    box = scene.x.new_tensor([low, high])  # as the data's own type rounds it
     where = f"data lie in [{least:.4g}, {most:.4g}], declared bounds are [{low:g}, {high:g}]"
-    if least < low or most > high:
+    if least < float(box[0]) or most > float(box[1]):
         remedy = "undo the data's normalization (declare it in inputs.normalization), or correct inputs.bounds"
         return Finding(name, Level.REFUSE, True, where, remedy)
     if most - least < 0.1 * (high - low):
@@ -97,7 +109,11 @@ def bounds(scene: Scene) -> Finding:
 
 def labels(scene: Scene) -> Finding:
     """Labels that are not the model's class numbers make every row wrong."""
-    name, classes = "labels", scene.target.classes or int(_answers(scene).output.shape[1])
+    name, scores = "labels", int(_answers(scene).output.shape[1])
+    classes = scene.target.classes or scores
+    if scores != classes:
+        detail = f"the model answers {scores} scores a row, and {classes} classes are declared"
+        return Finding(name, Level.REFUSE, True, detail, "correct system.classes, or return one score a class")
     least, most = int(scene.y.min()), int(scene.y.max())
     where = f"labels go from {least} to {most}, the model has the classes 0 to {classes - 1}"
     if least < 0 or most >= classes:
@@ -126,7 +142,7 @@ def output_scale(scene: Scene) -> Finding:
     if not isinstance(scene.target, TorchTarget):
         return Finding(name, Level.REFUSE, False, "not a torch module")
     bare = replace(scene.target, output=Output.LOGITS)
-    x = scene.x[:_SAMPLE].to(device=bare.device, dtype=bare.dtype)
+    x = _sample(scene)
     answers = evaluate(bare, x, micro=micro_batch(x))
     z = answers.output[answers.answered]
     if not len(z):
@@ -161,33 +177,88 @@ def clean_accuracy(scene: Scene) -> Finding:
 
 
 def gradients(scene: Scene) -> Finding:
-    """Gradients that are zero, or not finite, say nothing: attacks that climb would fail for that alone."""
+    """Gradients that are zero, not finite or not those of the answers: attacks that climb would fail for that alone."""
     name = "gradients"
-    x = scene.x[:_SAMPLE].to(device=scene.target.device, dtype=scene.target.dtype)
-    y = scene.y[:_SAMPLE].to(scene.target.device)
-    remedy = "find the step that stops the gradient (rounding, argmax, detach) and give it a smooth stand-in"
+    x, asked = _sample(scene), _answers(scene).answered[:_SAMPLE]
+    goal = Untargeted(scene.y[:_SAMPLE].to(scene.target.device))
+    remedy = "find the step that stops or bends the gradient (rounding, argmax, detach) and give it a smooth stand-in"
     try:
-        answers = evaluate(scene.target, x, micro=micro_batch(x), goal=Untargeted(y), loss=margin)
+        answers, other = (
+            evaluate(scene.target, x, micro=micro_batch(x), goal=goal, loss=loss) for loss in (margin, cross_entropy)
+        )
     except AccessError:
         return Finding(name, Level.WARN, True, "the output has no gradient in the input at all", remedy)
-    steepest = answers.gradient.flatten(1).abs().amax(1)
-    blind = int((~(steepest > 0) | steepest.isinf()).sum())
-    detail = f"{blind} of {len(x)} rows have a zero or non-finite gradient of the margin"
-    return Finding(name, Level.WARN, blind * 20 > len(x), detail, remedy if blind * 20 > len(x) else "")
+    n = max(1, int(asked.sum()))
+    blind = int((asked & _zero(answers.gradient)).sum())
+    flat = int((asked & _zero(other.gradient) & (answers.loss.abs() > _SATURATED)).sum())
+    false = int((asked & _misled(scene.target, x, goal, answers)).sum())
+    detail = f"{blind} of {n} rows have a zero or non-finite gradient of the margin"
+    if blind * 20 > n:
+        return Finding(name, Level.WARN, True, detail, remedy)
+    if flat * 20 > n:
+        detail = f"{flat} of {n} rows have scores so far apart (over {_SATURATED}) that cross-entropy is flat"
+        return Finding(name, Level.WARN, True, detail, "return the scores without the factor that blows them up")
+    if false * 4 > n:
+        detail = f"{false} of {n} rows have a gradient that is not the slope of the answers around them"
+        return Finding(name, Level.WARN, True, detail, remedy)
+    return Finding(name, Level.WARN, False, detail)
+
+
+def _zero(gradient: Tensor) -> Tensor:
+    """Rows whose gradient is zero or not finite: (N,) bool. A row that was not answered has gradient 0."""
+    steepest = gradient.flatten(1).abs().amax(1)
+    return ~(steepest > 0) | steepest.isinf()
+
+
+def _misled(target: Target[Tensor], x: Tensor, goal: Untargeted, answers: Answers) -> Tensor:
+    """Rows whose margin does not change along two random directions as the gradient says: (N,) bool.
+
+    The margin is read a thousandth of the box to either side. The error must be above half of what such a step
+    changes on average, and above the answers' own noise. Random models and honest kinks stay far below.
+    """
+    low, high = target.bounds
+    noise = _finite(evaluate(target, x, micro=micro_batch(x)).output - answers.output).abs().max()
+    floor = torch.maximum(4 * noise, 1e-5 * _finite(answers.output).abs().max())
+    draw = torch.Generator().manual_seed(0)
+    found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    for _ in range(2):
+        signs = torch.randint(0, 2, x.shape, generator=draw).to(x) * 2 - 1
+        ends = [(x + side * signs * _STEP * (high - low)).clamp(low, high) for side in (1, -1)]
+        above, below = (goal.loss(evaluate(target, end, micro=micro_batch(x)).output) for end in ends)
+        step = (ends[0] - ends[1]).flatten(1)
+        slope = answers.gradient.flatten(1)
+        usual = slope.norm(dim=1) * step.norm(dim=1) / step.shape[1] ** 0.5
+        error = (above - below - (slope * step).sum(1)).abs()
+        found |= (error > usual / 2) & (error > floor)
+    return found
+
+
+def _regrouped(target: Target[Tensor], x: Tensor, parts: Sequence[Tensor]) -> Answers:
+    """Answers to x, asked part by part, in the order of x."""
+    asked = [evaluate(target, x[part], micro=micro_batch(x)) for part in parts if len(part)]
+    back = torch.cat(list(parts)).argsort()
+    output, answered = (torch.cat([getattr(a, key) for a in asked])[back] for key in ("output", "answered"))
+    return Answers(output, x.new_empty(0), x.new_empty(0), answered, {})
 
 
 def determinism(scene: Scene) -> Finding:
-    """A model that answers the same input differently must be judged over several answers."""
-    name = "determinism"
-    x = scene.x[:_SAMPLE].to(device=scene.target.device, dtype=scene.target.dtype)
-    answers = [evaluate(scene.target, x, micro=micro_batch(x)) for _ in range(4)]
-    usable = torch.stack([a.answered for a in answers]).all(0)
-    z = torch.stack([a.output for a in answers])[:, usable]
+    """A model that answers the same input differently must be judged over several answers.
+
+    Rows are asked again together, backwards and in two halves, and compared with their first answers too: an
+    answer may depend on chance, on what was asked before, or on the rows beside it.
+    """
+    name, x, clean = "determinism", _sample(scene), _answers(scene)
+    here = torch.arange(len(x), device=x.device)
+    first = Answers(clean.output[: len(x)], clean.loss, clean.gradient, clean.answered[: len(x)], {})
+    again = [_regrouped(scene.target, x, parts) for parts in ([here], [here], [here.flip(0)], here.tensor_split(2))]
+    everything = [first, *again]
+    usable = torch.stack([answers.answered for answers in everything]).all(0)
+    z = _finite(torch.stack([answers.output for answers in everything]))[:, usable]
     if z.shape[1] == 0:
         return Finding(name, Level.SWITCH, False, "no answer to compare")
     spread = float((z.amax(0) - z.amin(0)).max())
     scale = max(1e-12, float(z.abs().max()))
-    detail = f"four answers to the same rows differ by {spread:.3g} at the most"
+    detail = f"five answers to the same rows differ by {spread:.3g} at the most"
     remedy = "rows are judged over 20 fresh answers each, on one core; make the model deterministic for an exact count"
     varies = spread > 1e-4 * scale
     return Finding(name, Level.SWITCH, varies, detail, remedy if varies else "")
@@ -199,9 +270,9 @@ CHECKS: tuple[Callable[[Scene], Finding], ...] = (
     finite_answers,
     labels,
     output_scale,
+    determinism,  # before accuracy, which chance may spoil
     clean_accuracy,
     gradients,
-    determinism,
 )
 
 

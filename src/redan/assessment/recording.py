@@ -93,7 +93,7 @@ def _measured(recorder: Recorder, block: dict[str, Any], rows: Sequence[dict[str
         if row["saved"] is not None:
             x[i] = saved[row["saved"]]
     clean = evaluate(job.target, x0, micro=micro_batch(x0))
-    goal = job.aim.about(y, clean.output)
+    goal = job.aim.about(y, clean.output, at)
     inside = job.within.inside(job.target.bounds).take(at).contains(x, x0)
     draws = JUDGING_DRAWS if job.target.stochastic else 1
     often, failures = share(job.target, x, goal, draws, micro_batch(x0))

@@ -40,6 +40,7 @@ class Tally:
     held: list[int] = field(default_factory=lambda: [0] * (_BINS + 1))
     blind: int = 0
     backwards: int = 0
+    by: Counter[str] = field(default_factory=Counter)  # rows that each attack broke
     accounts: dict[str, list[Account]] = field(default_factory=lambda: defaultdict(list))
     reasons: dict[str, tuple[int, str]] = field(default_factory=dict)
 
@@ -75,6 +76,7 @@ def _count(found: Tally, row: dict[str, Any], measured: dict[str, Any]) -> None:
         found.undecided += 1
     elif right and status == "broken":
         found.broken += 1
+        found.by[row["by"]] += 1
     elif right and status == "robust":
         found.robust[y] += 1
     if status in ("broken", "robust"):
@@ -132,7 +134,7 @@ def attacker_part(
                 settings=said[name],
                 status="error" if total.reason else "cut" if cut else "done",
                 attempted=total.attempted,
-                broken=total.broken,
+                broken=found.by[name],
                 errors=total.errors,
                 queries=total.queries,
                 forwards=total.forwards,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 
@@ -18,40 +19,58 @@ USAGE, INTERNAL, INTERRUPTED = 2, 4, 130
 app = typer.Typer(
     name="redan",
     help="Shows the owner of a machine-learning model how attackers break it, proves it, and helps to hold the line.",
+    epilog=(
+        "Exit codes: 0 pass, 1 fail, 2 the command line, the file, the model or the data cannot be used, "
+        "3 inconclusive, 4 internal error, 130 interrupted."
+    ),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command()(assess)
-app.command()(plan)
+app.command(short_help="Attack a model and judge it: pass, fail or inconclusive.")(assess)
+app.command(short_help="Show what assess would do, why, and what it would cost.")(plan)
 
 
 def run(arguments: list[str] | None = None) -> int:
     """The exit code of a command line; everything that can go wrong ends here."""
-    console = Console(stderr=True, highlight=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ≥ shows ?, and the verdict stands
     try:
-        code = app(args=arguments, standalone_mode=False)
+        code = app(args=arguments, prog_name="redan", standalone_mode=False)
     except RedanError as error:
-        console.print(Text(f"redan: {error}"), soft_wrap=True)
-        return USAGE
+        return _told(str(error), USAGE)
     except typer.Exit as error:
-        return error.exit_code
+        code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        console.print(Text("redan: interrupted; what was finished is in the run folder"))
-        return INTERRUPTED
+        code = INTERRUPTED
     except Exception as error:
-        return _unexpected(error, console)
+        return _unexpected(error)
+    if code == INTERRUPTED:  # some versions of typer turn the interrupt into an exit
+        return _told("interrupted; what was finished, if anything, is in the run folder", INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 
-def _unexpected(error: Exception, console: Console) -> int:
-    show = getattr(error, "show", None)  # a usage error of the command line prints itself
-    if show is not None:
-        show(file=sys.stderr)
+def _told(sentence: str, code: int) -> int:
+    """Say one sentence on stderr, however wide the terminal is."""
+    _stderr().print(Text(f"redan: {sentence}"), soft_wrap=True)
+    return code
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+def _unexpected(error: Exception) -> int:
+    message = getattr(error, "format_message", None)  # the command line's own errors have one
+    if message is None:
+        _told(f"internal error ({type(error).__name__}: {error}); this is a bug in redan, please report it", INTERNAL)
+        _stderr().print(Text("".join(traceback.format_exception(error)), style="dim"), soft_wrap=True)
+        return INTERNAL
+    if "\n" in message():  # nothing was asked for: the help is the answer
+        _stderr().print(Text(message()), soft_wrap=True)
         return USAGE
-    console.print(
-        Text(f"redan: internal error ({type(error).__name__}: {error}); this is a bug in redan, please report")
-    )
-    console.print(Text("".join(traceback.format_exception(error)), style="dim"), soft_wrap=True)
-    return INTERNAL
+    context = getattr(error, "ctx", None)
+    command = "redan" if context is None else context.command_path
+    return _told(f"{message().rstrip('.')} (see {command} --help)", USAGE)

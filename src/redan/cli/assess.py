@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from redan.assessment import assess as run_assessment
 from redan.assessment.assess import Stage
@@ -26,29 +28,40 @@ def assess(
 ) -> None:
     """Attack the model that THREAT_MODEL names, and judge it by the file's requirements.
 
-    Ends with exit code 0 (pass), 1 (fail), 3 (inconclusive), or 2 if the file, the model or the data cannot be
-    used: then nothing was attacked and nothing was written.
+    Ends with exit code 0 (pass), 1 (fail), 3 (inconclusive: not shown either way), or 2 if the file, the model
+    or the data cannot be used: then nothing was attacked.
 
-    The run folder holds report.json, the log of every row, and the inputs that broke the model.
+    The run folder holds report.json, the log of every row, and the inputs that broke the model. Progress goes to
+    stderr, the report to stdout. `redan plan` shows beforehand what will be tried.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %  {task.fields[detail]}"),
-        TimeElapsedColumn(),
-        TextColumn("left, at most"),
-        TimeRemainingColumn(),
-    )
+    console = Console(stderr=True)
     bars: dict[int, TaskID] = {}
-    with Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True) as progress:
+    with Progress(
+        *_columns(), console=console, disable=quiet or not console.is_terminal, transient=True, expand=True
+    ) as progress:
 
         def watch(stage: Stage) -> None:
             now = stage.progress
             if stage.number not in bars:
                 bars[stage.number] = progress.add_task(stage.attacker, total=1.0, detail="")
-            detail = f"{now.passes:,} passes, {now.settled:,} of {now.rows:,} rows settled"
+            detail = f"{now.passes:,} passes {now.settled:,}/{now.rows:,} rows settled"
             progress.update(bars[stage.number], completed=now.share, detail=detail)
 
         report = run_assessment(threat_model, out=out, workers=workers, watch=watch)
-    show(report, Console(highlight=False))
+    with suppress(BrokenPipeError, SystemExit):  # who reads us has left (| head): the verdict stands
+        show(report, Console(highlight=False))
     raise typer.Exit(report.exit_code)
+
+
+def _columns() -> tuple[TextColumn | BarColumn | TimeRemainingColumn, ...]:
+    """Attacker, bar, passes, rows settled, and the time left if nothing more breaks: one line of 80 columns."""
+    whole = Column(no_wrap=True)
+    name = Column(no_wrap=True, ratio=1, overflow="ellipsis")  # what the others leave
+    return (
+        TextColumn("{task.description}", markup=False, table_column=name),
+        BarColumn(bar_width=10, table_column=whole),
+        TextColumn("{task.percentage:.0f}%", markup=False, table_column=whole),
+        TextColumn("{task.fields[detail]}", markup=False, table_column=whole),
+        TimeRemainingColumn(compact=True, table_column=whole),
+        TextColumn("left", markup=False, table_column=whole),
+    )

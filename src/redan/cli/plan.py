@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -20,8 +21,10 @@ def plan(
 ) -> None:
     """Show every technique that redan knows for each attacker of THREAT_MODEL: chosen or not, and why.
 
-    The cost is the exact worst case, as if no row broke. The model is neither built nor asked.
+    The cost is the exact worst case, as if no row broke. The model is neither built nor asked: only the file is
+    read, and the attacks that `attacks.add` names. `redan assess` then runs what is chosen.
     """
     loaded = read(threat_model)
     steps = make_plan(loaded.model, added_attacks(loaded.model, loaded.folder))
-    show_plan(plan_parts(steps), loaded.model.statistics.rows, Console(highlight=False))
+    with suppress(BrokenPipeError, SystemExit):  # who reads us has left (| head)
+        show_plan(plan_parts(steps), loaded.model.statistics.rows, Console(highlight=False))

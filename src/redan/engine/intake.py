@@ -39,9 +39,16 @@ def row_names(x: Tensor, ids: Sequence[object] | None = None) -> list[str]:
     return names
 
 
+def _tensor(values: ArrayLike | Tensor) -> Tensor:
+    """A tensor; an array that may not be written to is copied, since torch cannot share it."""
+    if isinstance(values, np.ndarray) and not values.flags.writeable:
+        values = values.copy()
+    return torch.as_tensor(values)
+
+
 def checked_rows(x: ArrayLike | Tensor, y: ArrayLike | Tensor, target: Target[Tensor]) -> tuple[Tensor, Tensor]:
     """Inputs and labels as the target takes them. Raises DataError where they cannot mean what was intended."""
-    inputs, labels = torch.as_tensor(x), torch.as_tensor(y)
+    inputs, labels = _tensor(x), _tensor(y)
     if not inputs.is_floating_point():
         raise DataError(
             f"inputs must be floating point in {target.bounds}, got {inputs.dtype}; scale them first (x / 255)"
@@ -55,14 +62,14 @@ def checked_rows(x: ArrayLike | Tensor, y: ArrayLike | Tensor, target: Target[Te
         raise DataError(f"labels must be class numbers (integers from 0), got {labels.dtype}; convert them")
     inputs = inputs.detach().to(device=target.device, dtype=target.dtype)
     labels = labels.detach().to(device=target.device, dtype=torch.int64)
-    low, high = target.bounds
+    low, high = (torch.tensor(bound, dtype=inputs.dtype) for bound in target.bounds)  # as the inputs can hold them
     if len(inputs):
         if not bool(inputs.isfinite().all()):
             raise DataError("inputs hold NaN or infinity; clean them, or leave those rows out and say so")
         least, most = float(inputs.min()), float(inputs.max())
-        if least < low or most > high:
+        if least < float(low) or most > float(high):
             raise DataError(
-                f"inputs lie in [{least:.6g}, {most:.6g}], outside the bounds ({low:g}, {high:g}); undo the "
+                f"inputs lie in [{least:.6g}, {most:.6g}], outside the bounds ({low:.6g}, {high:.6g}); undo the "
                 "normalization (give it to the target instead), or declare the true bounds"
             )
     return inputs, labels

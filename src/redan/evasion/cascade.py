@@ -52,9 +52,9 @@ class Restarts(Generic[R, W]):
         return (cost(self.attack, classes) or Cost(0, 0)).times(self.times)
 
     def __call__(self, referee: R, rows: Rows[Any, W]) -> None:
-        for _ in range(self.times):
+        for restart in range(self.times):
             (rows,) = referee.survivors(rows)
-            self.attack(referee, rows)
+            self.attack(referee, rows.keyed(f"restart {restart}"))
 
 
 @dataclass(frozen=True, slots=True)

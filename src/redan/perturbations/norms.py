@@ -15,18 +15,17 @@ import torch
 from torch import Tensor
 
 from redan.errors import SettingError
-from redan.protocols import per_row
+from redan.protocols import per_row, wide
 from redan.rows import Streams
 
 _ULPS = 4
+_SMALL, _LARGE = 1e-12, 1e12  # lengths whose squares are safe in single precision
 
 
 def _check(radius: float | Tensor, bounds: tuple[float, float]) -> None:
     values = torch.as_tensor(radius)
     if not bool(torch.isfinite(values).all()) or bool((values < 0).any()):
-        raise SettingError(
-            f"a radius must be a finite number of at least 0, got {radius}; it is in units of the box"
-        )
+        raise SettingError(f"a radius must be a finite number of at least 0, got {radius}; it is in units of the box")
     if not bounds[0] < bounds[1]:
         raise SettingError(f"bounds must be (low, high) with low < high, got {bounds}")
 
@@ -98,7 +97,8 @@ class Linf:
 
     def contains(self, x: Tensor, x0: Tensor, distance: Tensor | None = None) -> Tensor:
         distance = self.distance(x, x0) if distance is None else distance
-        return (distance <= self.radius + _rounding(x, self.bounds)) & _in_box(x, self.bounds)
+        radius = torch.as_tensor(self.radius, dtype=x.dtype, device=x.device)
+        return (distance <= radius + _rounding(x, self.bounds)) & _in_box(x, self.bounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +151,19 @@ class L2:
             if not bool(grown.any()):
                 break
             scale = torch.where(grown, better, scale)
-        return delta.mul_(per_row(scale.sqrt_(), x)).add_(x0).clamp_(low, high)
+        moved = torch.addcmul(x0, delta, wide(scale.sqrt(), x))
+        return torch.where(wide(scale < 1, x), moved, x).clamp_(low, high)  # a point inside stays as it is
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """g / ‖g‖₂; 0 where the gradient is 0."""
         length = _length(gradient)
-        return gradient / per_row(length.clamp_min(torch.finfo(gradient.dtype).tiny), gradient)
+        extreme = ~((length > _SMALL) & (length < _LARGE))  # its squares may have run under or over
+        if bool(extreme.any()):
+            peak = gradient.flatten(1).abs().amax(1)
+            scaled = gradient / wide(torch.where(peak > 0, peak, 1), gradient)
+            gradient = torch.where(wide(extreme, gradient), scaled, gradient)
+            length = _length(gradient)
+        return gradient / wide(torch.where(length > 0, length, 1), gradient)
 
     def sample(self, x0: Tensor, draw: Streams) -> Tensor:
         """Uniform in the ball, then projected into the box (so denser on the box's faces than uniform)."""
@@ -171,4 +178,6 @@ class L2:
     def contains(self, x: Tensor, x0: Tensor, distance: Tensor | None = None) -> Tensor:
         distance = self.distance(x, x0) if distance is None else distance
         slack = _rounding(x, self.bounds) * math.sqrt(math.prod(x.shape[1:]))
-        return (distance <= self.radius + slack) & _in_box(x, self.bounds)
+        radius = torch.as_tensor(self.radius, dtype=x.dtype, device=x.device)
+        near = distance <= radius * (1 + 2 * _ULPS * torch.finfo(x.dtype).eps) + slack
+        return near & _in_box(x, self.bounds)

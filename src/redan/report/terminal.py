@@ -1,8 +1,12 @@
-"""A report and a plan as a terminal shows them: the verdict first, then what it rests on."""
+"""A report and a plan as a terminal shows them: the verdict first, then what it rests on.
+
+Everything fits in 80 columns: names and sentences wrap between words, numbers never.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -10,113 +14,178 @@ from rich.table import Table
 from rich.text import Text
 
 from redan.evidence.report import AttackerPart, PlanPart, Report, RequirementPart, Verdict
+from redan.evidence.requirement import Direction
 
 _COLOR = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.INCONCLUSIVE: "bold yellow"}
+_NONE = "–"
 
 
-def _table(*headings: str, right: tuple[int, ...] = ()) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+def _table(headings: Sequence[str], *, wide: int = 0, right: Sequence[int] = (), widths: Sequence[int] = ()) -> Table:
+    """A table without lines; the column `wide` wraps, all others stay whole."""
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0), show_header=any(headings))
     for i, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if i in right else "left", overflow="fold")
+        table.add_column(
+            heading,
+            justify="right" if i in right else "left",
+            no_wrap=i != wide,
+            overflow="fold",
+            min_width=widths[i] if i < len(widths) and i != wide else None,
+        )
+    return table
+
+
+def _indented(what: RenderableType) -> RenderableType:
+    return Padding(what, (0, 0, 0, 2))
+
+
+def _listed(mark: str, sentences: Iterable[str], style: str = "") -> RenderableType:
+    """Sentences with a mark before each, wrapped beside it."""
+    table = Table.grid(padding=(0, 1, 0, 0))
+    for sentence in sentences:
+        table.add_row(mark, Text(sentence), style=style)
     return table
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return _NONE if value is None else f"{100 * value:.1f} %"
 
 
-def _count(part: RequirementPart) -> str:
-    return "–" if part.k is None else f"{part.k} of {part.n}"
+def _threshold(value: float) -> str:
+    """Two places, or all that the threat model gives."""
+    return max(f"{value:.2f}", f"{value:.10g}", key=len)
 
 
-def _interval(part: RequirementPart) -> str:
-    return "–" if part.interval is None else f"{100 * part.interval.low:.1f} to {100 * part.interval.high:.1f} %"
+def _asked(part: RequirementPart) -> str:
+    """A requirement as one writes it; it breaks, if it must, before the sign."""
+    sign = "≥" if part.direction is Direction.AT_LEAST else "≤"
+    return f"{part.metric} {sign}\N{NO-BREAK SPACE}{_threshold(part.threshold)}"
+
+
+def _cells(part: RequirementPart) -> tuple[str, ...]:
+    at = part.interval
+    return (
+        _asked(part),
+        _percent(part.value) if part.metric.is_rate else _NONE,
+        _NONE if part.k is None else f"{part.k:,} of {part.n:,}",
+        _NONE if at is None else f"{100 * at.low:.1f} to {100 * at.high:.1f} %",
+    )
 
 
 def requirements(report: Report) -> RenderableType:
-    """Each requirement with its count, exact interval and verdict."""
-    table = _table("requirement", "against", "value", "rows", "95 % interval", "verdict", right=(2, 3))
-    table.columns[4].header = f"{report.run.confidence:.0%} interval"
-    for part in report.requirements:
-        asked = f"{part.metric} {'≥' if part.direction == 'at_least' else '≤'} {part.threshold:g}"
-        verdict = Text(str(part.verdict), style=_COLOR[part.verdict])
-        value = _percent(part.value) if part.metric.is_rate else "–"
-        table.add_row(asked, part.against or "", value, _count(part), _interval(part), verdict)
-    return table
+    """Each requirement with its count, interval and verdict, those against an attacker below the name."""
+    headings = ("requirement", "value", "rows", f"{100 * report.run.confidence:g} % interval")
+    cells = [_cells(part) for part in report.requirements]
+    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
+    attackers = dict.fromkeys(part.against for part in report.requirements if part.against is not None)
+    told: list[RenderableType] = []
+    for name in (None, *attackers):  # first what no attacker is needed for, below the headings
+        words = ("",) * 5 if name else (headings[0].ljust(widths[0]), *headings[1:], "verdict")
+        table = _table(words, right=(1, 2, 3), widths=(*widths, 12))
+        for part, texts in zip(report.requirements, cells, strict=True):
+            if part.against == name:
+                verdict = Text(str(part.verdict), style=_COLOR[part.verdict])
+                table.add_row(Text(texts[0].ljust(widths[0])), *texts[1:], verdict)
+        if name:
+            told.append(Text(f"against {name}:"))
+        told.append(table)
+    return Group(*told)
 
 
 def attacker(part: AttackerPart) -> RenderableType:
     """How far one attacker got, attack by attack, and what it cost them."""
-    title = Text.assemble((part.name, "bold"), f"  {part.kind}, {part.change or ''}, knowledge: {part.knowledge}")
     if part.counts is None:
-        return Text.assemble((part.name, "bold"), f"  {part.kind}: {part.reason}")
+        return Text.assemble((part.name, "bold"), f"  {part.kind}, {part.status}: {part.reason}")
+    about = [part.kind, part.change, f"knowledge: {part.knowledge}"]
+    title = Text.assemble((part.name, "bold"), "  " + ", ".join(word for word in about if word))
     c = part.counts
-    said = f"{c.right} of {c.drawn} rows right on the clean input; {c.broken} broken, {c.robust} robust"
-    open_rows = [f"{n} {word}" for n, word in ((c.errors, "errors"), (c.undecided, "undecided")) if n]
-    lines: list[RenderableType] = [title, Text("  " + ", ".join([said, *open_rows]))]
-    table = _table("attack", "shown", "broken", "queries", "passes", "CPU s", right=(1, 2, 3, 4, 5))
+    said = f"{c.right:,} of {c.drawn:,} rows right on the clean input: {c.broken:,} broken, {c.robust:,} robust"
+    open_rows = [f"{n:,} {word}" for n, word in ((c.errors, "errors"), (c.undecided, "undecided")) if n]
+    lines: list[RenderableType] = [title, _indented(Text(", ".join([said, *open_rows])))]
+    table = _table(("attack", "shown", "broken", "queries", "passes", "CPU s"), right=(1, 2, 3, 4, 5))
     for a in part.attacks:
         passes = f"{a.forwards + a.backwards:,}"
         name = a.name if a.status == "done" else f"{a.name} ({a.status})"
-        table.add_row(name, f"{a.attempted:,}", f"{a.broken:,}", f"{a.queries:,}", passes, f"{a.seconds:.1f}")
-    lines.append(Padding(table, (0, 0, 0, 2)))
-    lines += [Text(f"  ! {d.name}: {d.detail}", style="yellow") for d in part.diagnosis]
+        table.add_row(Text(name), f"{a.attempted:,}", f"{a.broken:,}", f"{a.queries:,}", passes, f"{a.seconds:.1f}")
+    lines.append(_indented(table))
+    if part.diagnosis:
+        lines.append(_indented(_listed("!", (f"{d.name}: {d.detail}" for d in part.diagnosis), "yellow")))
     return Group(*lines)
 
 
-def _noted(report: Report) -> Iterable[RenderableType]:
+def _noted(report: Report) -> Iterable[str]:
     for check in report.preflight:
         if check.status != "pass":
-            yield Text(f"! preflight {check.check}: {check.detail}; {check.remedy}", style="yellow")
+            yield "; ".join(word for word in (f"preflight {check.check}: {check.detail}", check.remedy) if word)
+        elif check.check == "data":
+            yield f"data: {check.detail}"
     for error in report.errors:
-        yield Text(f"! {error.rows} rows could not be judged: {error.reason} (first: {error.first})", style="yellow")
+        yield f"{error.rows:,} rows could not be judged: {error.reason} (first: {error.first})"
     for name in report.skipped:
-        yield Text(f"! skipped on request: {name}", style="yellow")
+        yield f"skipped on request: {name}"
     for hit in report.limits_hit:
-        yield Text(f"! our own limit of {hit} ended the run; rows cut off are undecided", style="yellow")
+        yield f"our own limit of {hit} ended the run: rows cut off are undecided, and it cannot be repeated exactly"
 
 
 def show(report: Report, console: Console) -> None:
     """Print a report: verdict, requirements, attackers, what to be careful about, and where the evidence is."""
-    console.print()
-    console.print(
-        Text.assemble((report.verdict.upper(), _COLOR[report.verdict]), f"  {report.system}, {report.run.rows} rows")
-    )
+    told: list[RenderableType] = [
+        Text.assemble((report.verdict.upper(), _COLOR[report.verdict]), f"  {report.system}, {report.run.rows:,} rows")
+    ]
+    if report.verdict is not Verdict.PASS:
+        told.append(_listed("•", report.reasons))
     if report.requirements:
-        console.print(Padding(requirements(report), (1, 0, 0, 0)))
-    for part in report.attackers:
-        console.print(Padding(attacker(part), (1, 0, 0, 0)))
+        told.append(requirements(report))
+    told += [attacker(part) for part in report.attackers]
     notes = list(_noted(report))
     if notes:
-        console.print(Padding(Group(*notes), (1, 0, 0, 0)))
-    if report.verdict is not Verdict.PASS:
+        told.append(_listed("!", notes, "yellow"))
+    if report.shows_not:
+        told.append(Group(Text("not shown:", style="dim"), _indented(_listed("–", report.shows_not, "dim"))))
+    for part in told:
         console.print()
-        for reason in report.reasons:
-            console.print(Text(f"• {reason}"))
+        console.print(part)
     console.print()
     console.print(Text(f"report: {report.run.folder}/report.json", style="dim"), soft_wrap=True)
 
 
+def _chosen(parts: Sequence[PlanPart], rows: int) -> RenderableType:
+    table = _table(("chosen", "queries a row", "passes, at most", "why"), wide=3, right=(1, 2))
+    for part in parts:
+        passes = _passes(part, rows)
+        asked = "unknown" if part.queries is None else f"{part.queries:,}"
+        table.add_row(Text(part.attack), asked, "unknown" if passes is None else f"{passes:,}", Text(part.reason))
+    return table
+
+
+def _left_out(status: str, parts: Sequence[PlanPart]) -> RenderableType:
+    table = _table((status, "why"), wide=1)
+    for part in parts:
+        table.add_row(Text(part.attack), Text(part.reason))
+    return table
+
+
+def _passes(part: PlanPart, rows: int) -> int | None:
+    """Forward and backward passes over all rows; None where the attack does not say."""
+    return None if part.queries is None else ((part.forwards or 0) + (part.backwards or 0)) * rows
+
+
 def show_plan(parts: Iterable[PlanPart], rows: int, console: Console) -> None:
     """Print a plan: every technique for every attacker, with its reason and its worst-case cost."""
-    table = _table("attacker", "technique", "", "why", "queries/row", "passes, at most", right=(4, 5))
-    total = 0
-    for part in parts:
-        chosen = part.status == "chosen"
-        passes = (part.forwards or 0) + (part.backwards or 0) if chosen else 0
-        total += passes * rows
-        style = "" if chosen else "dim"
-        table.add_row(
-            part.attacker,
-            part.attack,
-            Text(part.status, style="green" if chosen else "yellow" if part.status == "not built" else "dim"),
-            part.reason,
-            f"{part.queries:,}" if part.queries else "",
-            f"{passes * rows:,}" if passes else "",
-            style=style,
-        )
-    console.print(table)
+    parts = list(parts)
+    for name, group in groupby(parts, key=lambda part: part.attacker):
+        console.print(Text(name, style="bold"))
+        steps = list(group)
+        for status in dict.fromkeys(sorted((part.status for part in steps), key=lambda status: status != "chosen")):
+            these = [part for part in steps if part.status == status]
+            console.print(_indented(_chosen(these, rows) if status == "chosen" else _left_out(status, these)))
+        console.print()
+    chosen = [part for part in parts if part.status == "chosen"]
+    total = sum(_passes(part, rows) or 0 for part in chosen)
+    silent = [part.attack for part in chosen if part.queries is None]
+    more = f", and those of {', '.join(silent)}, which does not say its cost" if silent else ""
     console.print(
-        f"\n{rows:,} rows, at most {total:,} passes (forward and backward) if nothing breaks; "
-        "a broken row costs nothing more."
+        Text(
+            f"{rows:,} rows: at most {total:,} passes (forward and backward) if nothing breaks{more}; "
+            "a broken row costs nothing more."
+        )
     )

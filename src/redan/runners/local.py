@@ -35,9 +35,7 @@ def one_thread_each() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def each(
-    work: Callable[[T], R], items: Sequence[T], workers: int, stop: Callable[[], None]
-) -> Iterator[tuple[int, R]]:
+def each(work: Callable[[T], R], items: Sequence[T], workers: int, stop: Callable[[], None]) -> Iterator[tuple[int, R]]:
     """(position, result) of each item as it is done. On any exception `stop` is called, so that running work
     can end early, and no new item is started.
     """

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import cast
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from redan.errors import SettingError, TargetError, TrainingModeError
 from redan.protocols import Access
 from redan.targets.base import Output, Target
+from redan.targets.fast import OneChannel, agrees, may_help
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class TorchTarget:
     device: torch.device
     mean: Tensor | None = field(default=None, repr=False)
     std: Tensor | None = field(default=None, repr=False)
+    fast: bool = False  # whether gradients take the path of `redan.targets.fast`; `accelerated` decides
 
     access = Access.GRADIENTS
     differentiable = True
@@ -36,7 +37,8 @@ class TorchTarget:
     def __call__(self, x: Tensor) -> Tensor:
         if self.mean is not None and self.std is not None:
             x = (x - self.mean) / self.std
-        answer = cast(Tensor, self.module(x))
+        with OneChannel() if self.fast and x.requires_grad else nullcontext():
+            answer: Tensor = self.module(x)
         if self.output is Output.PROBABILITIES:
             return answer.clamp_min(torch.finfo(answer.dtype).tiny).log()
         return answer
@@ -64,20 +66,14 @@ def from_torch(
     (0.0, 1.0)
     """
     if not bounds[0] < bounds[1]:
-        raise SettingError(
-            f"bounds must be (low, high) with low < high, got {bounds}; images are often (0, 1)"
-        )
+        raise SettingError(f"bounds must be (low, high) with low < high, got {bounds}; images are often (0, 1)")
     refuse_training(model)
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     mean = std = None
     if normalization is not None:
-        mean, std = (
-            torch.tensor(part, dtype=like.dtype, device=like.device)[:, None, None] for part in normalization
-        )
+        mean, std = (torch.tensor(part, dtype=like.dtype, device=like.device)[:, None, None] for part in normalization)
         if len(mean) != len(std) or bool((std <= 0).any()):
-            raise SettingError(
-                "normalization needs as many standard deviations as means, all above 0; check its lists"
-            )
+            raise SettingError("normalization needs as many standard deviations as means, all above 0; check its lists")
     return TorchTarget(
         module=model,
         bounds=(float(bounds[0]), float(bounds[1])),
@@ -91,14 +87,24 @@ def from_torch(
     )
 
 
+def accelerated(target: Target[Tensor], x: Tensor) -> Target[Tensor]:
+    """The target with the cheaper gradient path, if it has one and it agrees with the plain one on rows x.
+
+    A stochastic target has no two equal gradients to compare, and keeps the plain path.
+    """
+    if not isinstance(target, TorchTarget) or target.fast or target.stochastic or not len(x):
+        return target
+    if target.device.type != "cpu" or not may_help(target.module):
+        return target
+    return replace(target, fast=agrees(target, x))
+
+
 def as_target(model: nn.Module | Target[Tensor], bounds: tuple[float, float] | None) -> Target[Tensor]:
     """The model as a target; a ready target keeps its own bounds."""
     if isinstance(model, nn.Module):
         return from_torch(model, bounds=bounds or (0.0, 1.0))
     if bounds is not None and tuple(bounds) != tuple(model.bounds):
-        raise SettingError(
-            f"the target's own bounds are {model.bounds}, got bounds={bounds}; leave the argument out"
-        )
+        raise SettingError(f"the target's own bounds are {model.bounds}, got bounds={bounds}; leave the argument out")
     if isinstance(model, TorchTarget):
         refuse_training(model.module)
     return model

@@ -1,0 +1,52 @@
+"""Every result file is well formed, holds every claim its benchmark owes, and says whether it is stale."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+OWED = {"pgd": {"kernel.c"}}
+
+
+def result(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("name", OWED)
+def test_result_holds_what_its_benchmark_owes(name: str) -> None:
+    found = result(name)
+    assert {"benchmark", "date", "environment", "measures", "sources", "claims", "rows"} <= set(found)
+    assert {claim["id"] for claim in found["claims"]} == OWED[name]
+    for claim in found["claims"]:
+        assert set(claim) == {"id", "claim", "goal", "measured", "met", "tried"}
+        assert claim["met"] or claim["tried"], f"missed without a word on what was tried: {claim}"
+
+
+def test_pgd_claims_follow_from_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "peers"))
+    import pgd
+
+    found = result("pgd")
+    again = [claim._asdict() for claim in pgd.claims(found["rows"])]
+    assert again == found["claims"]
+    assert all(len(row["cpu_seconds"]) >= 15 for row in found["rows"])
+
+
+@pytest.mark.parametrize("name", OWED)
+def test_staleness_is_said(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import harness
+
+    found = result(name)
+    now = harness.sources(found["measures"])
+    with capsys.disabled():
+        if now != found["sources"]:
+            sys.stdout.write(f"\nstale: benchmarks/results/{name}.json is older than the code it measures\n")
+    assert len(now) == len(found["sources"]) == 64

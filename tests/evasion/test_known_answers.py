@@ -1,0 +1,215 @@
+"""Victims whose nearest wrong answer is known: every attack comes within a stated factor of it, and none beats it."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from redan.engine.run import attack
+from redan.evasion.apgd import APGD
+from redan.evasion.bim import BIM
+from redan.evasion.cascade import Sweep
+from redan.evasion.fgsm import FGSM
+from redan.evasion.noise import RandomNoise
+from redan.evasion.pgd import PGD
+from redan.evasion.square import Square, SquareL2
+from redan.goals import Targeted
+from redan.losses import dlr, margin, targeted_dlr
+from redan.perturbations.norms import L2, Linf
+from redan.protocols import Attack, Ball, needs
+from redan.referee import Closest
+from redan.testing import GridVictim, LinearVictim, SphereVictim, dual_l2, dual_linf
+
+ROUNDING = 1e-5  # of a distance
+SETS: dict[str, Any] = {"linf": (Linf, dual_linf), "l2": (L2, dual_l2)}
+ATTACKS: tuple[Attack[Any, Any], ...] = (
+    FGSM(),
+    BIM(),
+    PGD(),
+    PGD(loss=margin),
+    APGD(steps=50),
+    APGD(steps=50, loss=dlr),
+    Square(queries=200),
+    SquareL2(queries=200),
+    RandomNoise(tries=200),
+    Sweep(APGD(steps=30, loss=targeted_dlr)),
+)
+
+# The sets in which an attack has to break every row of a two-class linear victim, as multiples of the smallest.
+FACTORS: list[tuple[str, Attack[Any, Any], float]] = [
+    ("linf", FGSM(), 1.001),  # exact on a linear model
+    ("linf", BIM(), 1.001),
+    ("linf", PGD(), 1.001),
+    ("linf", PGD(loss=margin), 1.001),
+    ("linf", APGD(steps=50), 1.001),
+    ("linf", Square(queries=500), 1.25),
+    ("l2", FGSM(), 1.001),
+    ("l2", BIM(), 1.001),
+    ("l2", PGD(), 1.1),
+    ("l2", APGD(steps=50), 1.01),
+    ("l2", SquareL2(queries=500), 1.5),
+]
+
+
+def named(value: object) -> str:
+    return repr(value).replace(" ", "")[:60]
+
+
+def fitting(kind: str) -> list[Attack[Any, Any]]:
+    return [one for one in ATTACKS if needs(one).within in (Ball, SETS[kind][0])]
+
+
+@pytest.mark.parametrize(("kind", "one", "factor"), FACTORS, ids=named)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_two_classes_are_broken_near_the_optimum(kind: str, one: Attack[Any, Any], factor: float, seed: int) -> None:
+    """Margin ÷ dual norm of the weights' difference: Linf by the sum of absolute values, L2 by the length."""
+    victim = LinearVictim.drawn(seed, shape=(12,))
+    x, y = victim.rows(24, seed)
+    ball, dual = SETS[kind]
+    best = victim.optimum(x, y, dual).float()
+
+    assert attack(victim.module(), x, y, one, within=ball(best * factor)).success.all()
+    assert not attack(victim.module(), x, y, one, within=ball(best * (1 - 1e-4))).success.any()
+
+
+@pytest.mark.parametrize("kind", ["linf", "l2"])
+@pytest.mark.parametrize("classes", [2, 3, 6])
+def test_no_attack_beats_the_optimum(kind: str, classes: int) -> None:
+    """However large the set, the nearest input that any of them keeps is no nearer."""
+    victim = LinearVictim.drawn(7, classes=classes, shape=(2, 3, 2))
+    x, y = victim.rows(16)
+    ball, dual = SETS[kind]
+    best = victim.optimum(x, y, dual)
+    for one in fitting(kind):
+        result = attack(victim.module(), x, y, one, within=ball(best.float() * 3), keep=Closest())
+        assert bool((result.distance >= best * (1 - ROUNDING)).all()), one
+        away = (result.adversarial - x).double().flatten(1)
+        length = away.abs().amax(1) if kind == "linf" else away.norm(dim=1)
+        assert bool((length[result.success] >= (best * (1 - ROUNDING))[result.success]).all()), one
+
+
+@pytest.mark.parametrize("kind", ["linf", "l2"])
+@pytest.mark.parametrize("classes", [3, 6])
+def test_a_sweep_over_the_classes_finds_the_nearest_one(kind: str, classes: int) -> None:
+    victim = LinearVictim.drawn(3, classes=classes)
+    x, y = victim.rows(24)
+    ball, dual = SETS[kind]
+    best = victim.optimum(x, y, dual).float()
+
+    found = attack(victim.module(), x, y, Sweep(APGD(steps=50, loss=targeted_dlr)), within=ball(best * 1.02))
+    assert found.success.all()
+
+
+@pytest.mark.parametrize("kind", ["linf", "l2"])
+def test_no_target_is_reached_nearer_than_its_own_class(kind: str) -> None:
+    victim = LinearVictim.drawn(3, classes=4)
+    x, y = victim.rows(24)
+    target = (y + 1) % 4
+    ball, dual = SETS[kind]
+    gap = (victim.weights[y] - victim.weights[target]).double()
+    scores = victim.module()(x).detach().double()
+    way = (scores.gather(1, y[:, None]) - scores.gather(1, target[:, None]))[:, 0] / dual(gap)
+    result = attack(
+        victim.module(), x, y, APGD(steps=50), within=ball(way.float() * 4), goal=Targeted(target), keep=Closest()
+    )
+
+    assert int(result.success.sum()) > 12
+    assert bool((result.distance >= way * (1 - ROUNDING)).all())
+
+
+def boxed(weights: Tensor, gap: Tensor, room: Tensor, order: float) -> Tensor:
+    """The smallest change that closes a gap with each coordinate's room bounded: (N,), inf where none does.
+
+    The best change of size t moves each coordinate by t (L∞), or t·|w| (L2, the KKT conditions), up to its room.
+    """
+    speed = torch.ones_like(weights) if order == math.inf else weights.abs()
+    low, high = torch.zeros_like(gap), torch.full_like(gap, 1e4)
+    for _ in range(100):
+        half = (low + high) / 2
+        change = torch.minimum(half[:, None] * speed, room)
+        short = (change * weights.abs()).sum(1) < gap
+        low, high = torch.where(short, half, low), torch.where(short, high, half)
+    change = torch.minimum(high[:, None] * speed, room)
+    length = torch.linalg.vector_norm(change, ord=order, dim=1)
+    return torch.where((room * weights.abs()).sum(1) > gap, length, torch.inf)
+
+
+@pytest.mark.parametrize(("kind", "order"), [("linf", math.inf), ("l2", 2.0)])
+def test_where_the_box_bites(kind: str, order: float) -> None:
+    """Rows in the corners of the box, where a step in the steepest direction mostly leaves it."""
+    draw = torch.Generator().manual_seed(0)
+    victim = LinearVictim.drawn(5, shape=(20,))
+    x = (torch.rand(400, 20, generator=draw) < 0.5).float() * 0.95 + 0.05 * torch.rand(400, 20, generator=draw)
+    scores = victim.module()(x).detach().double()
+    y = scores.argmax(1)
+    weights = (victim.weights[1 - y] - victim.weights[y]).double()
+    room = torch.where(weights > 0, 1 - x.double(), x.double())
+    best = boxed(weights, (scores.gather(1, y[:, None]) - scores.gather(1, 1 - y[:, None]))[:, 0], room, order)
+    ball, dual = SETS[kind]
+    bites = best.isfinite() & (best > 1.2 * victim.optimum(x, y, dual))
+    x, y, best = x[bites][:40], y[bites][:40], best[bites][:40]
+    assert len(x) == 40
+
+    for one, factor in ((PGD(steps=100, loss=margin), 1.1), (APGD(steps=100, loss=margin), 1.02)):
+        assert attack(victim.module(), x, y, one, within=ball(best.float() * factor)).success.all(), one
+        assert not attack(victim.module(), x, y, one, within=ball(best.float() * (1 - 1e-4))).success.any(), one
+        near = attack(victim.module(), x, y, one, within=ball(best.float() * 2), keep=Closest())
+        assert bool((near.distance >= best * (1 - ROUNDING)).all()), one
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bounds", [(0.0, 255.0), (-3.0, 1.0)])
+def test_other_boxes_and_types(dtype: torch.dtype, bounds: tuple[float, float]) -> None:
+    victim = LinearVictim.drawn(1, bounds=bounds, dtype=dtype)
+    x, y = victim.rows(16)
+    for ball, dual in SETS.values():
+        best = victim.optimum(x, y, dual)
+        good = attack(victim.module(), x, y, APGD(steps=50), within=ball(best * 1.02), bounds=bounds)
+        bad = attack(victim.module(), x, y, APGD(steps=50), within=ball(best * (1 - 1e-4)), bounds=bounds)
+        assert good.success.all()
+        assert not bad.success.any()
+        assert good.adversarial.dtype == dtype
+
+
+@pytest.mark.parametrize("steep", [1e-4, 1e4])
+def test_the_size_of_the_scores_does_not_matter(steep: float) -> None:
+    """Scores so small that all classes are even, or so large that every softmax is 0 or 1: the margin loss climbs."""
+    plain = LinearVictim.drawn(0)
+    x, y = plain.rows(16)
+    victim = LinearVictim(plain.weights * steep, plain.bias * steep, plain.shape)
+    for ball, dual in SETS.values():
+        best = plain.optimum(x, y, dual).float()
+        assert attack(victim.module(), x, y, APGD(steps=50, loss=margin), within=ball(best * 1.02)).success.all()
+
+
+@pytest.mark.parametrize("kind", ["linf", "l2"])
+def test_a_sphere(kind: str) -> None:
+    """Curved both ways: from inside the surface bends away, from outside toward."""
+    victim = SphereVictim()
+    x, y = victim.rows(40)
+    ball = SETS[kind][0]
+    best = victim.linf(x) if kind == "linf" else victim.l2(x)
+    for one, factor in ((PGD(), 1.3), (APGD(), 1.3)):
+        assert attack(victim.module(), x, y, one, within=ball(best.float() * factor)).success.all(), one
+    for one in fitting(kind):
+        near = attack(victim.module(), x, y, one, within=ball(best.float() * 2), keep=Closest())
+        assert bool((near.distance >= best * (1 - ROUNDING)).all()), one
+
+
+@pytest.mark.parametrize(("kind", "order"), [("linf", math.inf), ("l2", 2.0)])
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_tiny_net_by_brute_force(kind: str, order: float, seed: int) -> None:
+    victim = GridVictim.drawn(seed)
+    x, y = victim.rows(16)
+    low, high = victim.optimum(x, y, order)
+    ball = SETS[kind][0]
+    sweep = Sweep(APGD(steps=50, loss=margin))
+
+    won = int(attack(victim.module(), x, y, sweep, within=ball(high.float() * 1.5)).success.sum())
+    assert won >= 15  # a kink may hold one back
+    for one in (*fitting(kind), sweep):
+        assert not attack(victim.module(), x, y, one, within=ball((low * 0.999).float())).success.any(), one
+        near = attack(victim.module(), x, y, one, within=ball(1.0), keep=Closest())
+        assert bool((near.distance >= low * (1 - ROUNDING)).all()), one

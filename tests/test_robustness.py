@@ -1,0 +1,193 @@
+"""Robust accuracy: k of n with its exact interval, equal to the attacks run one by one by hand."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from redan.engine.run import attack
+from redan.errors import NotBuiltError, RedanError, SettingError
+from redan.evasion.apgd import APGD
+from redan.evasion.square import Square, SquareL2
+from redan.evidence.statistics import interval
+from redan.oracle import Capability, Limits
+from redan.perturbations.norms import L2, Linf
+from redan.protocols import Access
+from redan.robustness import Mode, RobustAccuracy, attacks_of, robust_accuracy
+from redan.targets import from_torch
+from redan.testing.victims import LinearVictim, dual_linf
+
+VICTIM = LinearVictim.drawn(11, classes=4, shape=(12,))
+
+
+def scored(model: nn.Module, x: Tensor, y: Tensor, radius: float = 0.02, mode: str = "quick") -> RobustAccuracy:
+    return robust_accuracy(model, x, y, within=Linf(radius), mode=mode, seed=3)
+
+
+def test_k_of_n_with_the_exact_interval() -> None:
+    x, y = VICTIM.rows(40)
+    away = VICTIM.optimum(x, y, dual_linf).sort().values
+    radius = float(away[24] + away[25]) / 2  # 25 rows can be broken, and 15 cannot
+    score = scored(VICTIM.module(), x, y, radius, "default")
+    assert (score.n, score.clean, score.errors, score.undecided) == (40, 40, 0, 0)
+    assert score.k == 15
+    assert score.value == 15 / 40
+    exact = interval(15, 40)
+    assert (score.low, score.high) == (exact.low, exact.high)
+    assert sum(score.by.values()) == 25
+    assert list(score.by) == ["apgd-ce", "apgd-t", "square"]
+    assert score.queries == score.forwards >= score.backwards > 0
+
+
+def test_rows_that_are_wrong_already_are_not_robust() -> None:
+    x, y = VICTIM.rows(40)
+    y[:10] = (y[:10] + 1) % 4
+    score = scored(VICTIM.module(), x, y, 1e-6)
+    assert (score.clean, score.k, score.value) == (30, 30, 0.75)
+
+
+def test_it_is_the_chain_of_its_attacks_by_hand() -> None:
+    x, y = VICTIM.rows(32)
+    score = scored(VICTIM.module(), x, y, mode="default")
+    left, by = torch.arange(32), {}
+    for name, each in attacks_of(Mode.DEFAULT, Linf(0.02), Access.GRADIENTS, 4):
+        result = attack(VICTIM.module(), x[left], y[left], each, within=Linf(0.02), seed=3)
+        by[name] = int(result.success.sum())
+        left = left[~result.success]
+    assert score.k == len(left)
+    assert sum(score.by.values()) == sum(by.values()) == 32 - score.k
+
+
+class _Fails(nn.Module):
+    """A model that raises for rows with a mark, or answers NaN."""
+
+    def __init__(self, nan: bool) -> None:
+        super().__init__()
+        self.inner, self.nan = VICTIM.module(), nan
+
+    def forward(self, x: Tensor) -> Tensor:
+        bad = x[:, -1] > 0.9
+        if bool(bad.any()) and not self.nan:
+            raise ConnectionError("reset")
+        answers: Tensor = self.inner(x)
+        return answers.masked_fill(bad[:, None], torch.nan)
+
+
+@pytest.mark.parametrize("nan", [False, True])
+def test_errors_widen_the_interval_on_both_sides(nan: bool) -> None:
+    x, y = VICTIM.rows(40)
+    x[:6, -1] = 1.0
+    score = scored(_Fails(nan).eval(), x, y, 1e-6)
+    assert (score.n, score.errors, score.clean) == (40, 6, 34)
+    assert (score.k, score.value) == (34, 34 / 40)
+    assert (score.low, score.high) == (interval(34, 40).low, interval(40, 40).high)
+
+
+def test_rows_cut_off_by_our_limits_widen_it_too() -> None:
+    x, y = VICTIM.rows(32)
+    score = robust_accuracy(VICTIM.module(), x, y, within=Linf(1e-6), mode="quick", limits=Limits(queries=64))
+    assert score.undecided == 32
+    assert (score.k, score.low, score.high) == (0, 0.0, 1.0)
+
+
+def test_a_random_model_is_scored_by_means() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = VICTIM.module()
+
+        def forward(self, x: Tensor) -> Tensor:
+            z: Tensor = self.inner(x)
+            return z + 0.5 * torch.randn_like(z)
+
+    x, y = VICTIM.rows(32)
+    target = from_torch(Noisy().eval(), classes=4, stochastic=True)
+    score, again = (robust_accuracy(target, x, y, within=Linf(0.01), mode="quick") for _ in range(2))
+    assert 0 <= score.low <= score.value <= score.high <= 1
+    assert (score.value, score.low, score.high) == (again.value, again.low, again.high)
+
+
+# -- modes ----------------------------------------------------------------------------------------------
+
+
+def test_modes_grow() -> None:
+    sizes = {mode: len(attacks_of(mode, Linf(0.1), Access.GRADIENTS, 10)) for mode in Mode if mode != Mode.AUTOATTACK}
+    assert sizes == {Mode.QUICK: 1, Mode.DEFAULT: 3, Mode.AUDIT: 3}
+    x, y = VICTIM.rows(8)
+    values = [scored(VICTIM.module(), x, y, mode=mode).value for mode in ("quick", "default", "audit")]
+    assert values == sorted(values, reverse=True)
+
+
+def test_quick_is_fifty_steps() -> None:
+    assert attacks_of(Mode.QUICK, L2(1.0), Access.GRADIENTS, 10) == (("apgd-ce", APGD(steps=50)),)
+
+
+def test_autoattack_is_refused_by_name() -> None:
+    x, y = VICTIM.rows(4)
+    with pytest.raises(NotBuiltError, match="mode autoattack is not built yet; use audit"):
+        scored(VICTIM.module(), x, y, mode="autoattack")
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    x, y = VICTIM.rows(4)
+    with pytest.raises(ValueError, match="fast"):
+        scored(VICTIM.module(), x, y, mode="fast")
+
+
+def test_labels_alone_are_not_built_yet() -> None:
+    x, y = VICTIM.rows(4)
+    with pytest.raises(NotBuiltError, match="no attack on labels alone is built yet"):
+        robust_accuracy(VICTIM.module(), x, y, within=Linf(0.1), knowledge=Access.LABELS)
+
+
+@pytest.mark.parametrize("mode", [Mode.QUICK, Mode.DEFAULT, Mode.AUDIT])
+@pytest.mark.parametrize(("within", "kind"), [(Linf(0.02), Square), (L2(0.08), SquareL2)])
+def test_scores_are_attacked_by_square_with_all_that_may_be_spent(
+    mode: Mode, within: Linf | L2, kind: type[Square] | type[SquareL2]
+) -> None:
+    capability = Capability(queries_per_row=70)
+    assert attacks_of(mode, within, Access.SCORES, 4, capability) == (("square", kind(queries=70)),)
+    x, y = VICTIM.rows(16)
+    score = robust_accuracy(
+        VICTIM.module(), x, y, within=within, mode=mode, knowledge=Access.SCORES, capability=capability
+    )
+    assert score.backwards == 0
+    assert int(score.outcomes.queries.max()) <= 70
+    robust = score.outcomes.status == 0
+    assert bool((score.outcomes.queries[robust] == 70).all())
+
+
+# -- what must not matter, and what must ------------------------------------------------------------------
+
+
+def test_more_radius_is_never_more_robust() -> None:
+    x, y = VICTIM.rows(32)
+    values = [scored(VICTIM.module(), x, y, radius).value for radius in (0.001, 0.01, 0.02, 0.05, 0.2)]
+    assert values == sorted(values, reverse=True)
+    assert values[-1] < values[0]
+
+
+def test_workers_and_blocks_change_nothing() -> None:
+    x, y = VICTIM.rows(32)
+    found = [
+        robust_accuracy(VICTIM.module(), x, y, within=Linf(0.02), mode="quick", workers=workers, block=block)
+        for workers, block in itertools.product((1, 2), (7, 32))
+    ]
+    assert len({(score.k, score.queries, score.backwards) for score in found}) == 1
+    assert all(torch.equal(score.outcomes.x, found[0].outcomes.x) for score in found)
+
+
+def test_a_target_keeps_its_own_bounds() -> None:
+    x, y = VICTIM.rows(8)
+    target = from_torch(VICTIM.module(), classes=4)
+    with pytest.raises(SettingError, match="the target's own bounds"):
+        robust_accuracy(target, x, y, within=Linf(0.1), bounds=(0, 2))
+
+
+def test_a_model_in_training_mode_is_refused() -> None:
+    x, y = VICTIM.rows(8)
+    with pytest.raises(RedanError, match="in training mode"):
+        scored(VICTIM.module().train(), x, y)

@@ -1,0 +1,218 @@
+"""From a threat model to a plan: what is chosen, what is not, why, and what it can cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from redan.assessment.build import added_attacks
+from redan.errors import SetError, SettingError
+from redan.evasion.apgd import APGD
+from redan.evasion.cascade import Sweep
+from redan.evasion.pgd import PGD
+from redan.evasion.square import Square, SquareL2
+from redan.goals import LeastLikely, Targeted, Untargeted
+from redan.perturbations.norms import L2, Linf
+from redan.protocols import Access, Scores
+from redan.registry import ATTACKS
+from redan.rows import Rows
+from redan.threat.file import read
+from redan.threat.planner import Plan, Step, plan
+from redan.threat.schema import ThreatModel
+
+Write = Callable[..., Path]
+
+
+def model(shop: Write, **changed: object) -> ThreatModel:
+    return read(shop(**changed)).model
+
+
+def steps(found: Plan, status: str) -> dict[str, Step]:
+    return {step.attack: step for step in found.steps if step.status == status}
+
+
+@pytest.mark.parametrize(
+    ("mode", "names"),
+    [
+        ("quick", ["apgd-ce"]),
+        ("default", ["apgd-ce", "apgd-t", "square"]),
+        ("audit", ["apgd-ce", "apgd-t", "square"]),
+    ],
+)
+def test_modes(shop: Write, mode: str, names: list[str]) -> None:
+    found = plan(model(shop, attacks__mode=mode))
+    (campaign,) = found.campaigns
+    assert [name for name, _ in campaign.attacks] == names
+    assert list(steps(found, "chosen")) == names
+    assert campaign.within == Linf(0.1)
+    assert (campaign.aim, campaign.knowledge) == (Untargeted(), Access.GRADIENTS)
+
+
+@pytest.mark.parametrize(("mode", "queries"), [("default", 1000), ("audit", 5000)])
+def test_attacks_of_a_mode_are_those_of_its_definition(shop: Write, mode: str, queries: int) -> None:
+    (campaign,) = plan(model(shop, attacks__mode=mode, system__classes=10)).campaigns
+    assert isinstance(dict(campaign.attacks)["apgd-t"], Sweep)
+    assert dict(campaign.attacks)["apgd-ce"] == APGD(steps=100)
+    assert dict(campaign.attacks)["square"] == Square(queries=queries)
+
+
+@pytest.mark.parametrize(("classes", "targets"), [(2, 1), (3, 2), (10, 9), (50, 9)])
+def test_the_cost_is_the_exact_worst_case(shop: Write, classes: int, targets: int) -> None:
+    found = steps(plan(model(shop, attacks__mode="default", system__classes=classes)), "chosen")
+    costs = {name: (step.queries, step.backwards) for name, step in found.items()}
+    assert costs == {
+        "apgd-ce": (101, 101),
+        "apgd-t": (1 + 101 * targets, 101 * targets),
+        "square": (1000, 0),
+    }
+
+
+@pytest.mark.parametrize(("change", "kind"), [({"linf": 0.1}, Linf), ({"l2": 0.5}, L2)])
+def test_every_registered_attack_has_one_line_an_attacker(shop: Write, change: dict[str, float], kind: type) -> None:
+    found = plan(model(shop, attackers__0__change=change, attacks__mode="default"))
+    assert [step.attack for step in found.steps] == [each.name for each in ATTACKS if kind in each.sets]
+    assert all(step.reason and step.techniques for step in found.steps)
+    square = dict(found.campaigns[0].attacks)["square"]
+    assert isinstance(square, Square if kind is Linf else SquareL2)
+
+
+def test_reasons_say_why(shop: Write) -> None:
+    found = plan(model(shop, attacks__mode="default", attacks__skip=["apgd-t"]))
+    assert steps(found, "chosen")["apgd-ce"].reason == "mode default, knowledge gradients"
+    assert steps(found, "not chosen")["pgd"].reason == "mode default does not need it"
+    assert steps(found, "skipped")["apgd-t"].reason == "the threat model says attacks.skip"
+    assert found.skipped == ("apgd-t",)
+    scores = plan(model(shop, attackers__0__knowledge="scores", attacks__mode="default"))
+    assert list(steps(scores, "chosen")) == ["square"]
+    told = steps(scores, "not chosen")["pgd"].reason
+    assert told == "needs gradients, and the attacker's knowledge is scores"
+
+
+def test_a_scores_attacker_spends_what_he_has(shop: Write) -> None:
+    scores = {"attackers__0__knowledge": "scores"}
+    (limited,) = plan(model(shop, **scores, attackers__0__capability={"queries_per_row": 123})).campaigns
+    assert dict(limited.attacks)["square"] == Square(queries=123)
+    assert limited.capability.queries_per_row == 123
+    (free,) = plan(model(shop, **scores)).campaigns
+    assert free.capability.queries_per_row is None
+
+
+@pytest.mark.parametrize(
+    ("goal", "aim"),
+    [("untargeted", Untargeted()), ({"targeted": 2}, Targeted(2)), ({"targeted": "least_likely"}, LeastLikely())],
+)
+def test_goals(shop: Write, goal: Any, aim: object) -> None:
+    (campaign,) = plan(model(shop, attackers__0__goal=goal)).campaigns
+    assert campaign.aim == aim
+
+
+IMAGE: dict[str, Any] = {"system__inputs": {"kind": "image", "shape": [1, 4, 4], "bounds": [0, 1]}}
+POISONING = {
+    "name": "supplier",
+    "kind": "poisoning",
+    "why": "suppliers label",
+    "goal": "availability",
+    "capability": {"share": 0.1},
+}
+REGRESSION: dict[str, Any] = {
+    "system__task": "regression",
+    "system__classes": None,
+    "system__output": "value",
+    "attackers__0__goal": {"deviate": 0.5},
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"attackers__0": POISONING, "requirements": []}, "attackers of kind poisoning are not built yet"),
+        ({"attackers__0__knowledge": "labels"}, "no attack on labels alone is built yet"),
+        ({"attackers__0__change": {"l1": 0.5}}, "changes of kind l1 are not built yet"),
+        ({"attackers__0__change": {"l0": 2}}, "changes of kind l0 are not built yet"),
+        ({**IMAGE, "attackers__0__change": {"patch": {"area": 0.1}}}, "changes of kind patch are not built yet"),
+        ({**IMAGE, "attackers__0__change": {"spatial": {"rotation": 5}}}, "changes of kind spatial are not built yet"),
+        (REGRESSION, "task: regression is not built yet"),
+        ({"system__task": "multilabel"}, "task: multilabel is not built yet"),
+        ({"attacks__mode": "autoattack"}, "mode autoattack is not built yet"),
+    ],
+)
+def test_what_is_not_built_is_named(shop: Write, changed: dict[str, Any], words: str) -> None:
+    found = plan(model(shop, **changed))
+    (campaign,) = found.campaigns
+    assert campaign.within is None
+    assert campaign.attacks == ()
+    assert words in (campaign.reason or "")
+    (step,) = found.steps
+    assert (step.status, step.reason) == ("not built", campaign.reason)
+
+
+def test_one_attacker_who_is_not_built_leaves_the_others(shop: Write) -> None:
+    found = plan(model(shop, attackers__1=POISONING))
+    assert [campaign.within for campaign in found.campaigns] == [Linf(0.1), None]
+
+
+@pytest.mark.parametrize("name", ["pdg", "APGD", "square-l2", ""])
+def test_an_unknown_attack_to_skip_is_refused(shop: Write, name: str) -> None:
+    read_model = model(shop).model_copy()
+    wrong = read_model.model_copy(update={"attacks": read_model.attacks.model_copy(update={"skip": (name,)})})
+    with pytest.raises(SettingError, match=rf"attacks.skip names '{name}', which is no attack; redan knows apgd-ce, "):
+        plan(wrong)
+
+
+# -- the user's own attacks -----------------------------------------------------------------------------
+
+
+def added(shop: Write, *names: str, **changed: Any) -> Plan:
+    loaded = read(shop(attacks__add=[f"{{shop}}:{name}" for name in names], **changed))
+    return plan(loaded.model, added_attacks(loaded.model, loaded.folder))
+
+
+def test_an_added_attack_is_chosen_by_name_after_the_mode_s(shop: Write) -> None:
+    found = added(shop, "Corner")
+    assert [name for name, _ in found.campaigns[0].attacks] == ["apgd-ce", "Corner"]
+    step = steps(found, "chosen")["Corner"]
+    assert (step.reason, step.queries, step.techniques) == ("the threat model says attacks.add", None, ())
+
+
+def test_an_added_attack_that_no_attacker_can_use_is_refused(shop: Write) -> None:
+    with pytest.raises(SetError, match=r"adds? names OnlyL2, .*moves in L2, and the change is Linf; leave it out"):
+        added(shop, "OnlyL2")
+    with pytest.raises(SetError, match=r"names Climber, .*needs gradients, and the attacker's knowledge is scores"):
+        added(shop, "Climber", attackers__0__knowledge="scores")
+    with pytest.raises(SetError, match="no attacker is built yet"):
+        added(shop, "Corner", attackers__0__change={"l1": 1.0})
+
+
+def test_an_added_attack_is_used_by_whom_it_fits(shop: Write) -> None:
+    other = {
+        "name": "insider",
+        "kind": "evasion",
+        "why": "staff",
+        "goal": "untargeted",
+        "knowledge": "scores",
+        "change": {"l2": 0.5},
+    }
+    found = added(shop, "OnlyL2", attackers__1=other)
+    assert [[name for name, _ in campaign.attacks] for campaign in found.campaigns] == [
+        ["apgd-ce"],
+        ["square", "OnlyL2"],
+    ]
+    told = {(step.attacker, step.status) for step in found.steps if step.attack == "OnlyL2"}
+    assert told == {("anyone", "not chosen"), ("insider", "chosen")}
+
+
+def test_an_added_attack_may_be_skipped(shop: Write) -> None:
+    found = added(shop, "Corner", attacks__skip=["Corner"])
+    assert [name for name, _ in found.campaigns[0].attacks] == ["apgd-ce"]
+    assert steps(found, "skipped")["Corner"].reason == "the threat model says attacks.skip"
+
+
+def test_a_value_may_be_added_as_well_as_a_class(shop: Write) -> None:
+    def mine(referee: Scores[Any], rows: Rows[Any, Any]) -> None: ...
+
+    found = plan(model(shop), {"pgd-10": PGD(steps=10), "mine": mine})
+    assert [name for name, _ in found.campaigns[0].attacks] == ["apgd-ce", "pgd-10", "mine"]
+    assert steps(found, "chosen")["pgd-10"].queries == 11
