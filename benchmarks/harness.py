@@ -52,7 +52,9 @@ class Peer:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError("the peer's process ended; run `bash benchmarks/peers/install.sh` and look at its output")
+            raise RuntimeError(
+                "the peer's process ended; run `bash benchmarks/peers/install.sh` and look at its output"
+            )
         answer: dict[str, Any] = json.loads(line)
         if answer.get("error") and not answer.get("unsupported"):
             raise RuntimeError(f"{request}: {answer['error']}")
@@ -72,7 +74,9 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 def sources(paths: Iterable[str]) -> str:
     """sha256 over the code that a benchmark measures: files and folders, relative to the repository."""
-    files = sorted(f for path in paths for f in ([ROOT / path] if path.endswith(".py") else (ROOT / path).rglob("*.py")))
+    files = sorted(
+        f for path in paths for f in ([ROOT / path] if path.endswith(".py") else (ROOT / path).rglob("*.py"))
+    )
     return hashlib.sha256(b"".join(hashlib.sha256(f.read_bytes()).digest() for f in files)).hexdigest()
 
 

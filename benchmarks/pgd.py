@@ -25,10 +25,10 @@ from torch import Tensor
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent / "peers")]
 
-import harness
-import judge
 import worker
 
+import harness
+import judge
 import redan
 from redan.referee import First, Rule
 
@@ -48,7 +48,7 @@ ROWS, STEPS, REPEATS, SEEDS = 256, 40, 15, 5
 CELLS = (("natural", "linf", 0.1), ("natural", "l2", 1.5), ("robust", "linf", 0.1), ("robust", "l2", 1.5),
          ("residual", "linf", 0.1), ("residual", "l2", 1.5))  # fmt: skip
 PEERS = ("art", "foolbox", "torchattacks", "adv_lib", "cleverhans")
-TRIED = ""
+TRIED = ""  # for a missed claim: what was tried
 
 
 def ours(model: str, norm: str, eps: float, keep: Rule, seed: int) -> tuple[Tensor, float, int]:

@@ -64,8 +64,7 @@ def test_ways_go_through_the_wrong_classes_likeliest_first() -> None:
     ways = Untargeted().about(Y, Z).ways(Z, 5)
 
     assert [way.label.tolist() for way in ways if isinstance(way, Targeted)] == [[1, 1, 0], [2, 2, 1]]
-    for way in ways:
-        assert torch.equal(way.truth, Y)  # type: ignore[attr-defined]  # they are Targeted
+    assert all(torch.equal(way.truth, Y) for way in ways if isinstance(way, Targeted))
     assert len(Untargeted().about(Y, Z).ways(Z, 1)) == 1
 
 
@@ -82,8 +81,9 @@ def test_ways_of_answers_that_did_not_come() -> None:
     """A row over its capability gets NaN scores; its ways are wrong classes still."""
     z = torch.full((3, 3), torch.nan)
 
-    for way in Untargeted().about(Y, Z).ways(z, 9):
-        assert not bool((way.label == Y).any())  # type: ignore[attr-defined]  # they are Targeted
+    ways = [way for way in Untargeted().about(Y, Z).ways(z, 9) if isinstance(way, Targeted)]
+    assert len(ways) == 2
+    assert not any(bool((way.label == Y).any()) for way in ways)
 
 
 def test_a_targeted_goal_has_one_way() -> None:

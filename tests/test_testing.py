@@ -65,7 +65,7 @@ def test_linear_rows_are_right_and_in_the_middle(classes: int, dtype: torch.dtyp
     assert float(best.min()) >= 0.02
     assert float(best.max()) <= 0.3
     assert bool(((x - sum(bounds) / 2).abs() <= width / 6).all())
-    assert len(y.unique()) == classes
+    assert len(y.bincount()) == classes
     assert torch.equal(victim.rows(50, 4)[0], x)
     assert not torch.equal(victim.rows(50, 5)[0], x)
 
@@ -73,7 +73,7 @@ def test_linear_rows_are_right_and_in_the_middle(classes: int, dtype: torch.dtyp
 @pytest.mark.parametrize("classes", [2, 5])
 @pytest.mark.parametrize("dual", [dual_linf, dual_l2])
 def test_the_linear_optimum_is_one(classes: int, dual: Any) -> None:
-    """A step a little longer in the best direction is wrong, and no step a little shorter is, whatever its direction."""
+    """A step a little longer in the best direction is wrong; a step a little shorter in any class's is not."""
     victim = LinearVictim.drawn(1, classes=classes, dtype=torch.float64)
     x, y = victim.rows(30)
     best = victim.optimum(x, y, dual)
@@ -177,22 +177,26 @@ def wrong_scale(case: Case) -> bool:
 
 def changes(case: Case) -> bool:
     """From call to call, or with the company."""
-    x = case.x[:32]
-    first = scores(case, x)
-    others = [*(scores(case, x) for _ in range(20)), scores(case, x.flip(0)).flip(0), scores(case, case.x)[:32]]
-    return max(float((first - other).abs().max()) for other in others) > 1e-4 * float(first.abs().max())
+    first = scores(case, case.x)
+    others = [*(scores(case, case.x) for _ in range(4)), scores(case, case.x.flip(0)).flip(0)]
+    whole = max(float((first - other).abs().max()) for other in others)
+    return max(whole, float((first[:16] - scores(case, case.x[:16])).abs().max())) > 1e-4 * float(first.abs().max())
 
 
 def says_nothing(case: Case) -> bool:
-    """Gradients that are not there, are 0, or along which a small step does not raise the loss."""
-    x, y = case.x[:64].clone().requires_grad_(), case.y[:64]
-    z = case.model(x)
-    (slope,) = torch.autograd.grad(cross_entropy(z, Untargeted(y)).sum(), x, allow_unused=True)
-    if slope is None or not slope.flatten(1).any(1).float().mean() > 0.9:
+    """Gradients that are not there, that are 0, or along which a small step does not raise the loss."""
+    x, goal, target = case.x[:64].clone().requires_grad_(), Untargeted(case.y[:64]), bare(case)
+    before = target(x)
+    slopes: list[Any] = [
+        torch.autograd.grad(loss(before, goal).sum(), x, allow_unused=True, retain_graph=True)[0]
+        for loss in (cross_entropy, margin)
+    ]
+    shares = [0.0 if slope is None else float(slope.flatten(1).any(1).float().mean()) for slope in slopes]
+    if min(shares) < 0.5:
         return True
-    step = 0.01 * (case.bounds[1] - case.bounds[0])
-    up = margin(scores(case, x.detach() + step * slope.sign()), Untargeted(y)) > margin(z.detach(), Untargeted(y))
-    return float(up.float().mean()) < 0.8
+    with torch.no_grad():
+        after = target(x + 0.002 * (case.bounds[1] - case.bounds[0]) * slopes[1].sign())
+        return float((margin(after, goal) > margin(before, goal)).float().mean()) < 0.8
 
 
 def some_fail(case: Case) -> bool:
@@ -240,12 +244,8 @@ def test_liars_lie_and_their_twins_do_not(liar: Liar) -> None:
 @pytest.mark.parametrize("liar", LIARS, ids=lambda liar: liar.name)
 def test_twins_are_honest_in_everything(liar: Liar) -> None:
     for seed in range(FRESH, FRESH + len(liar.mechanisms)):
-        twin = liar.honest(seed)
-        if liar.name == "masked-gradients" and "times 10,000" in liar.mechanism(seed):
-            assert not says_nothing(twin), (seed, liar.mechanism(seed))
         for check, probe in PROBES.items():
             assert not probe(liar.honest(seed)), (seed, liar.mechanism(seed), check)
-        assert twin.x.shape[0] == twin.y.shape[0]
 
 
 @pytest.mark.parametrize("liar", LIARS, ids=lambda liar: liar.name)
@@ -262,7 +262,9 @@ def test_no_name_gives_a_liar_away() -> None:
     """A check sees the target alone: liars and twins are made of the same classes."""
     for liar in LIARS:
         for seed in range(len(liar.mechanisms)):
-            kinds = [[type(part).__name__ for part in case.model.modules()] for case in (liar.make(seed), liar.honest(seed))]
+            kinds = [
+                [type(part).__name__ for part in case.model.modules()] for case in (liar.make(seed), liar.honest(seed))
+            ]
             assert kinds[0] == kinds[1]
 
 
@@ -509,14 +511,14 @@ def test_an_attack_that_holds_the_model_and_changes_it_is_found(monkeypatch: pyt
 
 
 def test_a_referee_that_believes_everything_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Linf, "contains", lambda self, x, x0, distance=None: torch.ones(len(x), dtype=torch.bool))
+    monkeypatch.setattr(Linf, "contains", lambda _, x, *__: torch.ones(len(x), dtype=torch.bool))
 
-    with pytest.raises(ConformanceError, match="nearer than the nearest wrong answer|outside the set"):
+    with pytest.raises(ConformanceError, match=r"nearer than the nearest wrong answer|outside the set"):
         check_attack(LeavesTheSet(PGD(steps=5)), within=[Linf], reach=None)
 
 
 def test_an_oracle_that_does_not_count_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Oracle, "_admit", lambda self, ids: torch.ones_like(ids, dtype=torch.bool))
+    monkeypatch.setattr(Oracle, "_admit", lambda _, ids: torch.ones_like(ids, dtype=torch.bool))
     monkeypatch.setattr(Oracle, "gone", lambda self: self.failed | self.cut)
 
     with pytest.raises(ConformanceError, match=r"capability in L2: with 1 queries a row up to \d+ were spent"):
@@ -540,7 +542,7 @@ def test_the_report_says_what_was_looked_at() -> None:
     assert (report.attack, report.sets, report.reach) == ("BIM", ("Linf", "L2"), 1.05)
     assert "pool" in report.checks
     with pytest.raises(AttributeError):
-        report.attack = "other"  # type: ignore[misc]  # that is what is tested
+        setattr(report, "attack", "other")  # noqa: B010  # mypy would refuse the plain way
 
 
 def test_noise_promises_nothing() -> None:
@@ -550,8 +552,8 @@ def test_noise_promises_nothing() -> None:
 
 
 def test_the_sets_come_from_the_signature_or_from_the_caller() -> None:
-    class OnLabels(Faulty):
-        def __call__(self, referee: Labels[Tensor], rows: Rows[Tensor, L2]) -> None:  # type: ignore[override]  # on purpose
+    class OnLabels:
+        def __call__(self, referee: Labels[Tensor], rows: Rows[Tensor, L2]) -> None:
             referee.reached(rows.within.sample(rows.x0, rows.draw), rows)
 
     assert check_attack(OnLabels(), reach=None).sets == ("L2",)

@@ -30,9 +30,7 @@ def attacks() -> str:
         sets = ", ".join("L∞" if s.__name__ == "Linf" else s.__name__ for s in entry.sets)
         python = type(value).__name__ + (f"({type(value.attack).__name__})" if hasattr(value, "attack") else "")
         spent = f"{most.queries:,}" if most else "–"
-        lines.append(
-            f"| {entry.name} | `{python}` | {entry.access.name.lower()} | {sets} | {spent} | {entry.paper} |"
-        )
+        lines.append(f"| {entry.name} | `{python}` | {entry.access.name.lower()} | {sets} | {spent} | {entry.paper} |")
     return "\n".join(lines)
 
 
@@ -74,7 +72,9 @@ def filled(text: str) -> str:
     """The text with every generated part written anew."""
     for name, make in PARTS.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        text = pattern.sub(lambda match, made=make: f"{match[1]}{made()}\n{match[2]}", text)
+        found = pattern.search(text)
+        if found:
+            text = f"{text[: found.start()]}{found[1]}{make()}\n{found[2]}{text[found.end() :]}"
     return text
 
 

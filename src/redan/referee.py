@@ -163,7 +163,6 @@ class Referee:
                 shelf.merit[already], shelf.distance[already] = torch.inf, 0
         else:  # the clean input is a candidate too
             self._wins.merit = goal.loss(clean).nan_to_num(nan=-torch.inf)
-            self._wins.distance.zero_()
         self._final = already.clone() if rule.needs_goal else torch.zeros_like(already)
 
     # -- what an attack may ask ---------------------------------------------------------------------
@@ -199,7 +198,8 @@ class Referee:
 
     def kept(self) -> Kept:
         """The kept candidates of the whole pool."""
-        return Kept(self._wins.x, self._rule.won(self._wins.merit), self._wins.distance, self._open())
+        won = self._rule.won(self._wins.merit) & self._wins.distance.isfinite()
+        return Kept(self._wins.x, won, self._wins.distance, self._open())
 
     # -- private ------------------------------------------------------------------------------------
 

@@ -147,7 +147,8 @@ def test_one_score_is_not_enough() -> None:
 def test_the_first_row_may_fail() -> None:
     def answer(x: Tensor) -> Tensor:
         bad = (x == X[0]).flatten(1).all(1)
-        return VICTIM.module()(x).masked_fill(bad[:, None], torch.nan)
+        answer: Tensor = VICTIM.module()(x)
+        return answer.masked_fill(bad[:, None], torch.nan)
 
     assert count_classes(from_torch(Answers(answer).eval()), X, Y) == 3
 
@@ -160,10 +161,10 @@ def test_a_model_that_fails_on_every_row_is_refused() -> None:
         count_classes(from_torch(Answers(answer).eval()), X, Y)
 
 
-@pytest.mark.parametrize("answer", [lambda x: None, lambda x: {"logits": x}, lambda x: (x.flatten(1), x)])
+@pytest.mark.parametrize("answer", [lambda _: None, lambda x: {"logits": x}, lambda x: (x.flatten(1), x)])
 def test_answers_that_are_no_tensor_are_refused(answer: Any) -> None:
     """A Hugging Face module answers a mapping: say so, and not with an AttributeError."""
-    with pytest.raises(RedanError, match="scores|tensor|every row"):
+    with pytest.raises(RedanError, match=r"scores|tensor|every row"):
         count_classes(from_torch(Answers(answer).eval()), X, Y)
 
 

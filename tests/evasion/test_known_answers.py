@@ -191,8 +191,8 @@ def test_a_sphere(kind: str) -> None:
     x, y = victim.rows(40)
     ball = SETS[kind][0]
     best = victim.linf(x) if kind == "linf" else victim.l2(x)
-    for one, factor in ((PGD(), 1.3), (APGD(), 1.3)):
-        assert attack(victim.module(), x, y, one, within=ball(best.float() * factor)).success.all(), one
+    for climber in (PGD(), APGD()):
+        assert attack(victim.module(), x, y, climber, within=ball(best.float() * 1.3)).success.all(), climber
     for one in fitting(kind):
         near = attack(victim.module(), x, y, one, within=ball(best.float() * 2), keep=Closest())
         assert bool((near.distance >= best * (1 - ROUNDING)).all()), one

@@ -105,9 +105,9 @@ COMPONENTS: dict[str, dict[str, Any]] = {
 )
 def test_components_are_no_weaker_than_autoattacks(peers: Peers, component: str, name: str, norm: str) -> None:
     theirs = [
-        peers.ask(
-            "autoattack.py", component=component, model=name, norm=norm, eps=RADIUS[norm], rows=ROWS, seed=seed
-        )["robust_accuracy"]
+        peers.ask("autoattack.py", component=component, model=name, norm=norm, eps=RADIUS[norm], rows=ROWS, seed=seed)[
+            "robust_accuracy"
+        ]
         for seed in SEEDS
     ]
     value = COMPONENTS[component][norm]

@@ -22,9 +22,14 @@ def mean(histogram: list[int]) -> float:
 
 
 @pytest.mark.parametrize(
-    ("histogram", "expected"), [([0, 10], (1.0, 1.0)), ([10, 0], (0.0, 0.0)), ([0, 7, 0], (0.5, 0.5))]
+    ("histogram", "expected"),
+    [
+        ([0, 10], (0.05**0.1, 1.0)),
+        ([10, 0], (0.0, 1 - 0.05**0.1)),
+        ([0, 7, 0], (0.5 * 0.05 ** (1 / 7), 1 - 0.5 * 0.05 ** (1 / 7))),
+    ],
 )
-def test_rows_that_all_agree(histogram: list[int], expected: tuple[float, float]) -> None:
+def test_rows_that_all_agree_are_still_only_so_many(histogram: list[int], expected: tuple[float, float]) -> None:
     assert bootstrap_bounds(histogram, 0.05) == pytest.approx(expected)
 
 

@@ -73,9 +73,6 @@ def test_a_last_line_that_was_cut_is_left_out(folder: RunFolder, cut: int) -> No
     assert list(folder.records()) == [{"row": 1}]
 
 
-@pytest.mark.xfail(
-    raises=UnicodeDecodeError, reason="records() decodes the whole file, so a cut inside a letter is no EvidenceError"
-)
 def test_a_last_line_that_was_cut_inside_a_letter_is_left_out(folder: RunFolder) -> None:
     folder.append({"row": 1}, {"name": "ü"})
     log = folder.path / LOG

@@ -59,7 +59,7 @@ def test_gradients_do_not_depend_on_the_batch() -> None:
 def test_no_verdict_changes(name: str, within: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = rows(128)
     fast = attack(model(name), x, y, PGD(steps=20), within=within)
-    monkeypatch.setattr("redan.engine.run.accelerated", lambda target, x: target)  # noqa: ARG005
+    monkeypatch.setattr("redan.engine.run.accelerated", lambda target, x: target)
     plain = attack(model(name), x, y, PGD(steps=20), within=within)
     assert int((fast.success != plain.success).sum()) <= 1  # a row on the very edge may fall on either side
     assert abs(int(fast.success.sum()) - int(plain.success.sum())) <= 1
@@ -103,7 +103,8 @@ class Purified(nn.Module):
         with torch.enable_grad():
             inner = x if x.requires_grad else x.detach().requires_grad_()
             step = torch.autograd.grad(self.conv(inner).square().sum(), inner, create_graph=True)[0]
-        return self.conv(x - 0.01 * step).mean((2, 3))
+        scores: Tensor = self.conv(x - 0.01 * step).mean((2, 3))
+        return scores
 
 
 def test_a_model_that_needs_more_of_autograd_keeps_the_plain_path() -> None:

@@ -56,9 +56,20 @@ def importing_from(folder: Path) -> Iterator[None]:
         sys.path.remove(str(folder))
 
 
+def _forget_namesake(module: str, folder: Path) -> None:
+    """Drop an imported module of that name from elsewhere, if the threat model has one of its own beside it."""
+    own = folder.joinpath(*module.split("."))
+    beside = [path for path in (own.with_suffix(".py"), own / "__init__.py") if path.is_file()]
+    loaded = sys.modules.get(module)
+    if beside and loaded is not None and Path(getattr(loaded, "__file__", None) or "") not in beside:
+        del sys.modules[module]
+        importlib.invalidate_caches()
+
+
 def named(name: str, folder: Path, key: str) -> Any:
     """What "module:name" means. Raises ThreatModelError with the key that said it."""
     module, _, attribute = name.partition(":")
+    _forget_namesake(module, folder)
     with importing_from(folder):
         try:
             found = importlib.import_module(module)
@@ -240,5 +251,6 @@ def added_attacks(model: ThreatModel, folder: Path) -> dict[str, Attack[Any, Any
             attack = _called(attack, key, folder)
         if not callable(attack):
             raise ThreatModelError(f"{key} is no attack; an attack is called with a referee and rows")
-        found[name.partition(":")[2]] = attack
+        short = name.partition(":")[2]
+        found[name if short in found else short] = attack
     return found

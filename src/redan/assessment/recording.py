@@ -49,6 +49,7 @@ class Recorder:
                     "id": self.job.names[at],
                     "index": self.index[at],
                     "y": int(self.job.y[at]),
+                    "answered": bool(block.answered[i]),
                     "right": bool(block.right[i]),
                     "status": Status(int(block.status[i])).name.lower(),
                     "by": names[by] if by >= 0 else None,

@@ -18,7 +18,7 @@ from redan.evidence.report import (
     ErrorPart,
     PlanPart,
 )
-from redan.protocols import settings
+from redan.protocols import Access, settings
 from redan.registry import ATTACKS
 from redan.threat import attackers as who
 from redan.threat.planner import Campaign, Plan
@@ -68,8 +68,8 @@ def _count(found: Tally, row: dict[str, Any], measured: dict[str, Any]) -> None:
     found.blind += row["blind"]
     found.backwards += row["backwards"]
     if status == "error":
-        found.errors += 1
-        found.unanswered += row["status"] == "error" and row["queries"] == 0 and not right
+        found.errors += right or not row["answered"]
+        found.unanswered += not row["answered"]
         rows, first = found.reasons.get(measured["reason"], (0, row["id"]))
         found.reasons[measured["reason"]] = (rows + 1, first)
     elif status == "undecided" and right:
@@ -79,11 +79,11 @@ def _count(found: Tally, row: dict[str, Any], measured: dict[str, Any]) -> None:
         found.by[row["by"]] += 1
     elif right and status == "robust":
         found.robust[y] += 1
-    if status in ("broken", "robust"):
+    if status in ("broken", "robust") or (row["answered"] and not right):
         found.held[round((1 - measured["share"]) * _BINS) if right or status == "broken" else 0] += 1
 
 
-def _diagnosis(found: Tally, findings: Sequence[Finding], undone: Sequence[str]) -> list[Diagnosis]:
+def _diagnosis(found: Tally, findings: Sequence[Finding], undone: Sequence[str], knowledge: Access) -> list[Diagnosis]:
     diagnoses = [
         Diagnosis(
             name="masked gradients",
@@ -91,7 +91,7 @@ def _diagnosis(found: Tally, findings: Sequence[Finding], undone: Sequence[str])
             blocks_pass=True,
         )
         for finding in findings
-        if finding.check == "gradients" and finding.fired
+        if finding.check == "gradients" and finding.fired and knowledge == Access.GRADIENTS
     ]
     if found.backwards and found.blind > 0.5 * found.backwards and not diagnoses:
         share = found.blind / found.backwards
@@ -170,7 +170,7 @@ def attacker_part(
         ],
         curve=[],
         success_8bit=None,
-        diagnosis=_diagnosis(found, findings, undone),
+        diagnosis=_diagnosis(found, findings, undone, campaign.knowledge),
     )
     errors = [
         ErrorPart(attacker=attacker.name, reason=reason, rows=rows, first=first)

@@ -112,11 +112,12 @@ def _attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callabl
     return Outcomes(
         index=index,
         x=kept.x,
+        answered=clean.answered,
         right=right,
         status=status,
         by=torch.where(broken, by, -1),
         share=often,
-        distance=torch.where(broken, kept.distance, torch.inf),
+        distance=torch.where(broken, torch.where(kept.won, kept.distance, 0), torch.inf),
         queries=oracle.queries,
         forwards=oracle.forwards,
         backwards=oracle.backwards,

@@ -40,6 +40,7 @@ class Outcomes:
 
     index: Tensor
     x: Tensor  # the saved inputs: x0 where nothing won
+    answered: Tensor  # the model answered the clean input at all
     right: Tensor  # answered right on the clean input
     status: Tensor  # Status
     by: Tensor  # which attack broke it; -1 none, or the clean input already did

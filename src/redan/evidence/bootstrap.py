@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from redan.errors import SettingError
+from redan.evidence.statistics import lower_bound, upper_bound
 
 _RESAMPLES = 10_000
 
@@ -17,7 +18,7 @@ def bootstrap_bounds(histogram: Sequence[int], alpha: float, seed: int = 0) -> t
     histogram: how many rows have the value 0, 1/m, …, 1, for m + 1 bins. Rows are drawn again with replacement.
 
     >>> bootstrap_bounds([0, 10], 0.05)
-    (1.0, 1.0)
+    (0.741..., 1.0)
     """
     counts = np.asarray(histogram, dtype=np.float64)
     if counts.ndim != 1 or len(counts) < 2 or (counts < 0).any():
@@ -25,6 +26,10 @@ def bootstrap_bounds(histogram: Sequence[int], alpha: float, seed: int = 0) -> t
     total = int(counts.sum())
     if total == 0:
         return 0.0, 1.0
+    (full,) = np.nonzero(counts)
+    if len(full) == 1:  # rows that all agree have no spread to draw from; the exact bound of "all of n" has
+        value = float(full[0]) / (len(counts) - 1)
+        return value * lower_bound(total, total, alpha), value + (1 - value) * upper_bound(0, total, alpha)
     drawn = np.random.default_rng(seed).multinomial(total, counts / counts.sum(), size=_RESAMPLES)
     means = drawn @ np.linspace(0, 1, len(counts)) / total
     low, high = np.quantile(means, [alpha, 1 - alpha])

@@ -66,13 +66,13 @@ class RunFolder:
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The log's lines, one at a time; a last line that was cut short is left out."""
-        with (self.path / LOG).open("r", encoding="utf-8") as file:
+        with (self.path / LOG).open("rb") as file:
             for number, line in enumerate(file, 1):
-                if not line.endswith("\n"):
+                if not line.endswith(b"\n"):
                     return
                 try:
                     yield json.loads(line)
-                except json.JSONDecodeError as error:
+                except ValueError as error:
                     raise EvidenceError(
                         f"line {number} of {self.path / LOG} is not JSON; the evidence was changed, run again"
                     ) from error

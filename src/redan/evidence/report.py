@@ -7,13 +7,11 @@ plain numbers, text, lists. The verdict is computed from it alone (`redan.eviden
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from redan.evidence.requirement import Direction, Metric
-
-SCHEMA_VERSION = 1
 
 
 class Verdict(StrEnum):
@@ -211,7 +209,7 @@ class RunPart(_Part):
 class Report(_Part):
     """An assessment."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1]
     verdict: Verdict
     exit_code: int
     reasons: list[str]

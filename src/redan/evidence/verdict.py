@@ -101,7 +101,7 @@ class _Case:
         if count is None or not count.n:
             return 1.0
         if count.held:
-            return 0.0  # a bootstrap has no p-value: its level is the strictest, for all requirements
+            return 1.0  # a bootstrap has no p-value: it gets the strictest level, and leaves the others theirs
         above = (self.requirement.direction is Direction.AT_LEAST) == passing
         return p_at_least(count.low, count.n, at) if above else p_at_most(count.high, count.n, at)
 

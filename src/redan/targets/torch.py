@@ -36,7 +36,8 @@ class TorchTarget:
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.mean is not None and self.std is not None:
-            x = (x - self.mean) / self.std
+            channel = (-1, *[1] * (x.dim() - 2))
+            x = (x - self.mean.reshape(channel)) / self.std.reshape(channel)
         with OneChannel() if self.fast and x.requires_grad else nullcontext():
             answer: Tensor = self.module(x)
         if self.output is Output.PROBABILITIES:
@@ -55,8 +56,8 @@ def from_torch(
 ) -> TorchTarget:
     """A target from a module in evaluation mode; nothing about the module is changed.
 
-    bounds: the box inputs live in; ε is in its units. normalization: (mean, std) per channel, applied inside
-    the target, so that attacks stay in the box. output: what the module's numbers are. stochastic: say so if
+    bounds: the box inputs live in; ε is in its units. normalization: (mean, std) per channel (the
+    second axis), applied inside the target, so that attacks stay in the box. output: what the module's numbers are. stochastic: say so if
     the same input may get different answers. Inputs get the parameters' dtype and device.
 
     Raises TrainingModeError if any submodule is in training mode, SettingError for impossible values.
@@ -71,7 +72,7 @@ def from_torch(
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     mean = std = None
     if normalization is not None:
-        mean, std = (torch.tensor(part, dtype=like.dtype, device=like.device)[:, None, None] for part in normalization)
+        mean, std = (torch.tensor(part, dtype=like.dtype, device=like.device) for part in normalization)
         if len(mean) != len(std) or bool((std <= 0).any()):
             raise SettingError("normalization needs as many standard deviations as means, all above 0; check its lists")
     return TorchTarget(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -149,7 +150,8 @@ def reversed(case: Case, draw: Draw, lie: bool) -> Case:  # noqa: ARG001
 def shattered(case: Case, draw: Draw, lie: bool) -> Case:
     """Ripples 1e-4 high, 20,000 to 100,000 across the box, which no answer shows and every gradient follows."""
     waves = float(draw.uniform(20_000, 100_000)) * 2 * torch.pi
-    return through(case, (lambda x: x + 1e-4 * (waves * x).sin()) if lie else same)
+    phase = torch.from_numpy(draw.uniform(0, 2 * np.pi, case.x.shape[1:])).float()
+    return through(case, (lambda x: x + 1e-4 * (waves * x + phase).sin()) if lie else same)
 
 
 def foreign(case: Case, draw: Draw, lie: bool) -> Case:

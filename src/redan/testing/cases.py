@@ -49,7 +49,8 @@ def _prototypes(draw: Draw) -> Case:
     y = np.resize(draw.permutation(classes), count)
     x = np.clip(centers[y] + draw.normal(0, draw.uniform(0.1, 0.25), (count, *shape)), 0, 1)
     flat = torch.from_numpy(centers).float().flatten(1)
-    steep = float(draw.uniform(2, 8))
+    apart = torch.cdist(flat, flat).square()
+    steep = float(draw.uniform(4, 12)) / float(apart[apart > 0].min())  # the score gap of the two nearest classes
     first, second = nn.Linear(flat.shape[1], 2 * classes), nn.Linear(2 * classes, classes)
     with torch.no_grad():
         score, offset = 2 * steep * flat, -steep * flat.square().sum(1)  # -‖x - center‖², but for a shared part

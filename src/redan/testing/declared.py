@@ -53,7 +53,7 @@ def box_too_wide(case: Case, draw: Draw, lie: bool) -> Case:
 
 def bytes_as_unit(case: Case, draw: Draw, lie: bool) -> Case:
     """Data from 0 to 100 to 255, which the model divides; declared bounds (0, 1)."""
-    most = float(draw.uniform(100, 255))
+    most = round(float(draw.uniform(100, 255)) * 8) / 8  # a number that float32 holds, so that no row is outside
     scaled = through(replace(case, x=case.x * most), lambda x: x / most)
     return replace(scaled, bounds=(0.0, 1.0) if lie else (0.0, most))
 
@@ -68,7 +68,7 @@ def normalized(case: Case, draw: Draw, lie: bool) -> Case:
 
 def signed(case: Case, draw: Draw, lie: bool) -> Case:
     """Data in [-m, m], m from 0.5 to 2; declared bounds (0, 1)."""
-    most = float(draw.uniform(0.5, 2))
+    most = round(float(draw.uniform(0.5, 2)) * 64) / 64
     scaled = through(replace(case, x=((case.x * 2 - 1) * most).clamp(-most, most)), lambda x: (x / most + 1) / 2)
     return replace(scaled, bounds=(0.0, 1.0) if lie else (-most, most))
 

@@ -151,7 +151,7 @@ class ClaimsSuccess:
     def parts(self) -> tuple[AnyAttack, ...]:
         return (self.attack,)
 
-    def __call__(self, referee: Any, rows: Rows[Tensor, Ball]) -> bool:
+    def __call__(self, referee: Any, rows: Rows[Tensor, Ball]) -> Any:
         low, high = rows.within.bounds
         boundless = replace(rows, within=rows.within.sized(1e3 * (high - low)), goal=_Anything(rows.goal))
         referee.reached(rows.x0, boundless).fill_(True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ class _WatchedReferee:
                 "x[i] must be a candidate for the row rows.ids[i]: take x along with the rows"
             )
         if x.dtype != clean.dtype:
-            self._problems.add(f"candidates are {x.dtype}, the rows {clean.dtype}: make new tensors like rows.x0")
+            raise ConformanceError(f"candidates are {x.dtype}, the rows {clean.dtype}; make new tensors like rows.x0")
         if not bool(x.isfinite().all()):
             self._problems.add("candidates hold NaN or infinity: find the division by 0, or the empty sum")
         (left,) = self._referee.survivors(self._rows)
@@ -104,7 +105,8 @@ class Watched:
     def __call__(self, referee: Any, rows: Rows[Tensor, Ball]) -> None:
         given = tensors_of((rows.ids, rows.x0, rows.goal, rows.within, rows.starts))
         before = [tensor.clone() for tensor in given]
-        answer: object = self.attack(_WatchedReferee(referee, rows, self.problems), rows)  # type: ignore[func-returns-value]  # what should return nothing is asked whether it does
+        asked: Callable[..., object] = self.attack
+        answer = asked(_WatchedReferee(referee, rows, self.problems), rows)
         if answer is not None:
             self.problems.add("the attack returned something: the referee saw all it did, so it returns nothing")
         if not all(torch.equal(now, then) for now, then in zip(given, before, strict=True)):

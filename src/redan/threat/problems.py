@@ -37,6 +37,8 @@ def problems(error: ValidationError, root: yaml.Node) -> list[Problem]:
     # a required key that is misspelt is one problem, not an unknown and a missing key
     meant = {_meant(each["loc"]) for each in details if each["type"] == "extra_forbidden"}
     told = [each for each in details if each["type"] != "missing" or each["loc"] not in meant]
+    # a list whose entries are wrong is not too short as well
+    told = [each for each in told if each["type"] != "too_short" or not _is_above(each["loc"], told)]
     return sorted((_problem(each, root) for each in told), key=lambda problem: problem.line)
 
 
@@ -52,6 +54,11 @@ def dotted(path: Sequence[Key]) -> str:
             plain = re.fullmatch(r"[\w-]{1,40}", key)
             name += ("." if name else "") + (key if plain else shown(key))
     return name
+
+
+def _is_above(loc: tuple[Key, ...], others: Sequence[ErrorDetails]) -> bool:
+    """Whether another problem lies inside the value at loc."""
+    return any(len(each["loc"]) > len(loc) and each["loc"][: len(loc)] == loc for each in others)
 
 
 def _problem(each: ErrorDetails, root: yaml.Node) -> Problem:
