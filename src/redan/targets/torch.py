@@ -56,9 +56,9 @@ def from_torch(
 ) -> TorchTarget:
     """A target from a module in evaluation mode; nothing about the module is changed.
 
-    bounds: the box inputs live in; ε is in its units. normalization: (mean, std) per channel (the
-    second axis), applied inside the target, so that attacks stay in the box. output: what the module's numbers are. stochastic: say so if
-    the same input may get different answers. Inputs get the parameters' dtype and device.
+    bounds: the box inputs live in; ε is in its units. normalization: (mean, std) per channel, the second axis,
+    applied inside the target, so that attacks stay in the box. output: what the module's numbers are. stochastic:
+    say so if the same input may get different answers. Inputs get the parameters' dtype and device.
 
     Raises TrainingModeError if any submodule is in training mode, SettingError for impossible values.
 
