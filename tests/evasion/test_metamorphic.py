@@ -23,7 +23,7 @@ from redan.perturbations.norms import L2, Linf
 from redan.protocols import Attack, Ball
 from redan.referee import Closest, Worst
 
-ROWS = 48
+ROWS = 32
 LINF, TWO = Linf(0.1), L2(1.5)
 
 
@@ -133,9 +133,9 @@ def test_more_tries_contain_fewer() -> None:
     assert contains(attacked(RandomNoise(tries=40), Linf(0.3)), attacked(RandomNoise(tries=10), Linf(0.3)))
 
 
-@pytest.mark.parametrize("one", [PGD(), Square(queries=200), APGD(steps=50)])
+@pytest.mark.parametrize("one", [PGD(steps=60), Square(queries=80), APGD(steps=50)])
 def test_more_capability_contains_less(one: Attack[Any, Any]) -> None:
-    results = [attacked(one, LINF, capability=Capability(queries_per_row=most)) for most in (1, 10, 37, 1000)]
+    results = [attacked(one, LINF, capability=Capability(queries_per_row=most)) for most in (1, 37, 1000)]
 
     assert all(contains(more, less) for less, more in pairwise(results))
     assert same(results[-1], attacked(one, LINF))
@@ -150,13 +150,13 @@ def test_more_targets_contain_fewer() -> None:
 # -- more never raises robust accuracy: within a row --------------------------------------------------------
 
 
-@pytest.mark.parametrize("one", [PGD(steps=10), APGD(steps=10), FGSM(), BIM(), Square(queries=60)])
+@pytest.mark.parametrize("one", [PGD(steps=10), APGD(steps=10), FGSM(), Square(queries=60)])
 def test_a_larger_set_breaks_more(one: Attack[Any, Any]) -> None:
     """An attack climbs otherwise in another set, so not row by row; and the farthest breaks many more."""
     won = [int(attacked(one, Linf(radius)).success.sum()) for radius in (0.0, 0.02, 0.05, 0.1, 0.2)]
 
     assert all(more >= less - 1 for less, more in pairwise(won))
-    assert won[-1] > won[0] + 10
+    assert won[-1] > won[0] + 7
 
 
 def test_iterating_is_no_weaker_than_one_step_and_both_than_noise() -> None:
@@ -197,7 +197,6 @@ def test_order_and_company_do_not_change_a_byte(name: str, one: Attack[Any, Any]
 def test_blocks_and_workers_do_not_change_a_byte(name: str, one: Attack[Any, Any], within: Ball) -> None:
     whole = attacked(one, within, name, workers=1)
 
-    assert same(whole, attacked(one, within, name, workers=2))
     assert same(whole, attacked(one, within, name, workers=2, block=9))
     assert same(whole, attacked(one, within, name, workers=1, block=13))
 
@@ -207,7 +206,7 @@ def test_the_micro_batch_does_not_change_a_byte(
     monkeypatch: pytest.MonkeyPatch, name: str, one: Attack[Any, Any], within: Ball
 ) -> None:
     whole = attacked(one, within, name, workers=1)
-    for most in (2, 7, 20):
+    for most in (3, 10):
         monkeypatch.setattr(oracle, "_LARGEST_MICRO", most)
         assert same(whole, attacked(one, within, name, workers=1))
 

@@ -107,7 +107,7 @@ def assess(
     start, started = time.monotonic(), datetime.now(UTC)
     ready = prepare(threat_model)
     model = ready.loaded.model
-    folder = RunFolder.create(Path(out) if out is not None else ready.loaded.folder / model.run.out)
+    folder = RunFolder.create((Path(out) if out is not None else ready.loaded.folder / model.run.out).resolve())
     folder.write(MODEL, Path(threat_model).read_bytes())
     digests = _digests(ready)
     header(folder, started=started.isoformat(), seed=model.statistics.seed, mode=str(model.attacks.mode), **digests)
