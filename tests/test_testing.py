@@ -4,7 +4,7 @@ finds each fault by the name of the promise that it breaks.
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from redan.oracle import Oracle, evaluate
 from redan.perturbations.norms import L2, Linf
 from redan.protocols import Ball, Cost, Gradients, Labels
 from redan.rows import Rows
+from redan.runners.local import one_thread_each
 from redan.targets import Output, TorchTarget
 from redan.testing import (
     LIARS,
@@ -139,6 +140,13 @@ def test_the_grid_brackets_the_optimum(order: float) -> None:
 # -- liars --------------------------------------------------------------------------------------------------
 
 FRESH = int.from_bytes(os.urandom(3), "big")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small models answer no faster with more."""
+    with one_thread_each():
+        yield
 
 
 def bare(case: Case) -> TorchTarget:

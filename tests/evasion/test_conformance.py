@@ -28,7 +28,7 @@ ATTACKS: list[tuple[Attack[Any, Any], tuple[str, ...], float | None]] = [
     (PGD(steps=20), ("Linf", "L2"), 1.1),
     (APGD(steps=20), ("Linf", "L2"), 1.05),
     (APGD(steps=10, loss=dlr), ("L2",), 1.1),
-    (Square(queries=100), ("Linf",), 2.0),
+    (Square(queries=200), ("Linf",), 1.9),
     (SquareL2(queries=60), ("L2",), 1.9),
     (RandomNoise(tries=10), ("Linf", "L2"), None),
     (Restarts(PGD(steps=6), 2), ("Linf", "L2"), 1.25),
