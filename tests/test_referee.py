@@ -1,7 +1,7 @@
 """The referee believes rows.ids and nothing else: what it calls a win, what it keeps, and what an attack may know."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -337,3 +337,61 @@ def test_confirming_draws_are_not_billed_to_the_attacker() -> None:
     referee.reached(at([1.0] * 4), rows)
 
     assert referee.oracle.queries.tolist() == [1] * 4
+
+
+# -- beside a second writing of it --------------------------------------------------------------------------
+
+
+@dataclass
+class Naive:
+    """One row's referee, in plain Python: what was asked, kept and told."""
+
+    x0: tuple[float, float]
+    rule: Rule
+    cap: int | None
+    queries: int = 0
+    kept: tuple[float, tuple[float, float] | None] = (-math.inf, None)  # merit, input
+    near: float = math.inf
+    done: bool = False
+
+    def ask(self, x: tuple[float, float]) -> bool:
+        """Whether x reached the goal, as the attack is told."""
+        if self.cap is not None and self.queries >= self.cap:
+            return False
+        self.queries += 1
+        reached = x[0] > 0.5
+        distance = max(abs(a - b) for a, b in zip(x, self.x0, strict=True))
+        inside = distance <= 0.2 + 5e-7 and all(0 <= a <= 1 for a in x)
+        if reached and not (self.done and isinstance(self.rule, First)):
+            self.near = min(self.near, distance)
+        merit = {First: 1.0, Closest: -distance, Worst: 2 * (x[0] - 0.5)}[type(self.rule)]
+        if inside and (reached or isinstance(self.rule, Worst)) and not self.done and merit > self.kept[0]:
+            self.kept = merit, x
+            self.done = isinstance(self.rule, First)
+        return reached
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("rule", [First(), Closest(), Worst()], ids=["first", "closest", "worst"])
+def test_a_naive_referee_keeps_and_tells_the_same(rule: Rule, seed: int) -> None:
+    """Random questions: any rows in any order, many candidates of one, inside and outside, with and without a cap."""
+    draw = torch.Generator().manual_seed(seed)
+    cap = None if seed % 3 == 0 else seed
+    referee, rows = refereed(rule, cap=cap)
+    naive = [Naive((x[0], x[1]), rule, cap) for x in X0.tolist()]
+    if isinstance(rule, Worst):
+        for one in naive:
+            one.kept = -1.0, one.x0  # the clean answer that `refereed` hands over has this loss
+    for _ in range(8):
+        index = torch.randint(ROWS, (int(torch.randint(9, (), generator=draw)),), generator=draw)
+        x = X0[index] + torch.randn(len(index), 2, generator=draw) * torch.tensor([0.15, 0.1])
+        told = referee.reached(x, rows.take(index))
+        assert told.tolist() == [naive[i].ask((c[0], c[1])) for i, c in zip(index.tolist(), x.tolist(), strict=True)]
+    kept, best = referee.kept(), referee.best(rows)
+
+    assert referee.oracle.queries.tolist() == [one.queries for one in naive]
+    assert best.distance.tolist() == pytest.approx([one.near for one in naive], abs=1e-6)
+    for i, one in enumerate(naive):
+        assert kept.x[i].tolist() == pytest.approx(one.kept[1] or one.x0)
+        assert bool(kept.won[i]) == (one.kept[1] is not None)
+        assert bool(kept.open[i]) == (not one.done and (cap is None or one.queries < cap))

@@ -187,12 +187,12 @@ def changes(case: Case) -> bool:
     """From call to call, or with the company."""
     first = scores(case, case.x)
     others = [*(scores(case, case.x) for _ in range(4)), scores(case, case.x.flip(0)).flip(0)]
-    whole = max(float((first - other).abs().max()) for other in others)
-    return max(whole, float((first[:16] - scores(case, case.x[:16])).abs().max())) > 1e-4 * float(first.abs().max())
+    others += [scores(case, case.x[:few]) for few in (16, 2)]
+    return max(float((first[: len(other)] - other).abs().max()) for other in others) > 1e-4 * float(first.abs().max())
 
 
 def says_nothing(case: Case) -> bool:
-    """Gradients that are not there, that are 0, or along which a small step does not raise the loss."""
+    """Gradients that are not there, that are 0, or that promise another rise than a small step brings."""
     x, goal, target = case.x[:64].clone().requires_grad_(), Untargeted(case.y[:64]), bare(case)
     before = target(x)
     slopes: list[Any] = [
@@ -203,8 +203,10 @@ def says_nothing(case: Case) -> bool:
     if min(shares) < 0.5:
         return True
     with torch.no_grad():
-        after = target(x + 0.002 * (case.bounds[1] - case.bounds[0]) * slopes[1].sign())
-        return float((margin(after, goal) > margin(before, goal)).float().mean()) < 0.8
+        step = 0.002 * (case.bounds[1] - case.bounds[0])
+        rise = margin(target(x + step * slopes[1].sign()), goal) - margin(before, goal)
+        kept = rise / (step * slopes[1].abs().flatten(1).sum(1))
+        return float(((kept > 0.5) & (kept < 1.5)).float().mean()) < 0.7
 
 
 def some_fail(case: Case) -> bool:

@@ -1,11 +1,13 @@
 """Victims whose nearest wrong answer is known: every attack comes within a stated factor of it, and none beats it."""
 
 import math
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from redan.engine.run import attack
 from redan.evasion.apgd import APGD
@@ -19,7 +21,8 @@ from redan.goals import Targeted
 from redan.losses import dlr, margin, targeted_dlr
 from redan.perturbations.norms import L2, Linf
 from redan.protocols import Attack, Ball, needs
-from redan.referee import Closest
+from redan.referee import Closest, Worst
+from redan.rows import Rows
 from redan.testing import GridVictim, LinearVictim, SphereVictim, dual_l2, dual_linf
 
 ROUNDING = 1e-5  # of a distance
@@ -213,3 +216,96 @@ def test_a_tiny_net_by_brute_force(kind: str, order: float, seed: int) -> None:
         assert not attack(victim.module(), x, y, one, within=ball((low * 0.999).float())).success.any(), one
         near = attack(victim.module(), x, y, one, within=ball(1.0), keep=Closest())
         assert bool((near.distance >= low * (1 - ROUNDING)).all()), one
+
+
+# -- algorithms against a second writing of them -------------------------------------------------------------
+
+
+class _Curved(nn.Module):
+    """Scores that bend, so that a climb overshoots, oscillates, and has to shorten its steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        draw = torch.Generator().manual_seed(4)
+        self.first = nn.Parameter(torch.randn(16, 6, generator=draw, dtype=torch.float64) * 6)
+        self.second = nn.Parameter(torch.randn(3, 16, generator=draw, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x[:, None] * self.first).sum(2).sin()[:, None] * self.second).sum(2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """An attack whose questions are written down."""
+
+    attack: Attack[Any, Any]
+    shown: list[Tensor]
+
+    @property
+    def parts(self) -> tuple[Attack[Any, Any], ...]:
+        return (self.attack,)
+
+    def __call__(self, referee: Any, rows: Rows[Tensor, Ball]) -> None:
+        shown = self.shown
+
+        class Telling:
+            survivors, reached = referee.survivors, referee.reached
+
+            @staticmethod
+            def gradient(x: Tensor, rows: Rows[Tensor, Any], loss: Any) -> Any:
+                shown.append(x.clone())
+                return referee.gradient(x, rows, loss)
+
+        self.attack(Telling, rows)
+
+
+def apgd_by_the_paper(model: nn.Module, x0: Tensor, y: int, start: Tensor, radius: float, steps: int) -> list[Tensor]:
+    """Croce and Hein 2020, algorithm 1, for one row in L∞, written out; all the points that it looks at."""
+
+    def look(x: Tensor) -> tuple[float, Tensor]:
+        x = x.clone().requires_grad_()
+        z = model(x[None])[0]
+        value = z.logsumexp(0) - z[y]
+        return value.item(), torch.autograd.grad(value, x)[0]
+
+    def project(x: Tensor) -> Tensor:
+        return torch.minimum(torch.maximum(x, x0 - radius), x0 + radius).clamp(0, 1)
+
+    x, old, eta = start, start, 2 * radius
+    loss, gradient = look(x)
+    best, best_loss, best_gradient, best_then = x, loss, gradient, loss
+    seen, losses, reduced = [x], [loss], True
+    period, since = max(1, int(0.22 * steps)), 0
+    for i in range(steps):
+        z = project(x + eta * gradient.sign())
+        alpha = 0.75 if i else 1.0
+        x, old = project(x + alpha * (z - x) + (1 - alpha) * (x - old)), x
+        loss, gradient = look(x)
+        seen.append(x)
+        losses.append(loss)
+        if loss > best_loss:
+            best, best_loss, best_gradient = x, loss, gradient
+        since += 1
+        if since == period:
+            rises = sum(after > before for before, after in pairwise(losses[-period - 1 :]))
+            shorten = rises <= 0.75 * period or (not reduced and best_then >= best_loss)
+            if shorten:
+                eta, x, gradient = eta / 2, best, best_gradient
+            reduced, best_then = shorten, best_loss
+            period, since = max(period - max(1, int(0.03 * steps)), max(1, int(0.06 * steps))), 0
+    return seen
+
+
+def test_apgd_is_algorithm_1() -> None:
+    """Point by point, on a loss that makes it halve its steps and go back to its best point."""
+    model = _Curved().eval()
+    x0 = torch.rand(8, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    y = model(x0).argmax(1)
+    shown: list[Tensor] = []
+    attack(model, x0, y, _Told(APGD(steps=60), shown), within=Linf(0.3), keep=Worst(), workers=1)
+
+    assert len(shown) == 61
+    for row in range(8):
+        wanted = apgd_by_the_paper(model, x0[row], int(y[row]), shown[0][row], 0.3, 60)
+        apart = [float((x[row] - other).abs().max()) for x, other in zip(shown, wanted, strict=True)]
+        assert max(apart) < 1e-9, (row, [gap > 1e-9 for gap in apart].index(True))
