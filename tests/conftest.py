@@ -12,7 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
+
+settings.register_profile("redan", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("redan")  # a busy machine is slow, and that is no finding
 
 MODELS = '''
 import time
@@ -143,6 +147,17 @@ class SlowOnce(Pairs):
             print("attacking", flush=True)
         if self.calls > 60:
             time.sleep(0.05)
+        return super().forward(x)
+
+
+class Counting(Pairs):
+    """Writes down which rows it was asked about: the seventh number says, however the others were changed."""
+
+    def forward(self, x):
+        rows = (x.detach()[:, 6] * self.settings["count"]).floor().long().tolist()
+        with open(self.settings["asked"], "a") as file:
+            print(*rows, file=file)
+        time.sleep(self.settings.get("seconds", 0))
         return super().forward(x)
 
 

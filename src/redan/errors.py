@@ -10,7 +10,8 @@ RedanError                  anything below; the command line prints it as one se
 ├── SettingError            a value the caller chose is out of its range
 ├── NotBuiltError           known to redan by name, but not built yet
 ├── PreflightError          the set-up would make every number wrong
-└── EvidenceError           a run folder cannot be written or read, or does not hold together
+├── EvidenceError           a run folder cannot be written or read, or does not hold together
+└── BrokenOffError          a run was interrupted, and can go on
 """
 
 from __future__ import annotations
@@ -58,3 +59,7 @@ class PreflightError(RedanError):
 
 class EvidenceError(RedanError):
     """A run folder that cannot be written, read or believed."""
+
+
+class BrokenOffError(RedanError):
+    """A run was interrupted; what was finished is kept, and it can go on. The command line's exit code is 130."""

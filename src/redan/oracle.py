@@ -30,10 +30,17 @@ _SMALLEST = 4
 class Capability:
     """What the attacker may spend. A row that survives it is robust against this attacker.
 
-    queries_per_row: inputs he may show the model for each row; None is unlimited.
+    queries_per_row: inputs he may show the model for each row; None is unlimited. usd_per_1000_queries: what its
+    owner asks for them.
     """
 
     queries_per_row: int | None = None
+    usd_per_1000_queries: float | None = None
+
+    @property
+    def price(self) -> float:
+        """US dollars for one query."""
+        return (self.usd_per_1000_queries or 0.0) / 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,7 @@ class Limits:
 
     seconds: float | None = None
     queries: int | None = None
+    usd: float | None = None
 
 
 class Purse:
@@ -51,6 +59,7 @@ class Purse:
         self._limits = limits
         self._lock = threading.Lock()
         self._queries = 0
+        self._usd = 0.0
         self._end = math.inf if limits.seconds is None else time.monotonic() + limits.seconds
         self.hit: str | None = None
 
@@ -58,16 +67,20 @@ class Purse:
         """No query is answered from now on."""
         self.hit = self.hit or reason
 
-    def pay(self, queries: int) -> bool:
-        """Whether the run may still spend so many queries; they are counted if so."""
+    def pay(self, queries: int, price: float = 0.0) -> bool:
+        """Whether the run may still spend so many queries at this price each, in US dollars; counted if so."""
         with self._lock:
             if self.hit is None and time.monotonic() > self._end:
                 self.hit = "seconds"
             most = self._limits.queries
             if self.hit is None and most is not None and self._queries + queries > most:
                 self.hit = "queries"
+            usd = self._limits.usd
+            if self.hit is None and usd is not None and self._usd + queries * price > usd * (1 + 1e-9):
+                self.hit = "usd"
             if self.hit is None:
                 self._queries += queries
+                self._usd += queries * price
             return self.hit is None
 
 
@@ -221,7 +234,7 @@ class Oracle:
         micro: int,
     ) -> None:
         self._target, self._classes = target, classes
-        self._cap = capability.queries_per_row
+        self._cap, self._price = capability.queries_per_row, capability.price
         self._purse, self._micro = purse, max(_SMALLEST, micro)
         self.watch: Callable[[], None] | None = None  # called after each answer: progress
         self.queries = torch.zeros(size, dtype=torch.int64, device=target.device)
@@ -245,7 +258,7 @@ class Oracle:
         admitted = ~self.gone()[ids]
         if self._cap is not None:
             admitted &= self.queries[ids] + nth(ids) < self._cap
-        if not self._purse.pay(int(admitted.sum())):
+        if not self._purse.pay(int(admitted.sum()), self._price):
             self.cut[ids[admitted]] = True
             admitted = torch.zeros_like(admitted)
         return admitted

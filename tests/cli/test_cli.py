@@ -97,9 +97,19 @@ def test_an_interrupt_ends_with_130(
     assert run(["assess", str(shop())]) == 130
     out, err = said(capsys)
     assert out == ""
-    assert err == "redan: interrupted; what was finished, if anything, is in the run folder\n"
-    for log in tmp_path.glob("runs/*/log.jsonl"):
-        assert json.loads(log.read_text().splitlines()[-1]) == {"event": "ended", "why": "KeyboardInterrupt"}
+    if where == "start":
+        assert err == "redan: interrupted; nothing was attacked yet\n"
+        return
+    (folder,) = (tmp_path / "runs").iterdir()
+    again = f"redan assess {tmp_path / 'threat-model.yaml'} --resume {folder}"
+    assert err == f"redan: interrupted; what was finished is kept, go on with: {again}\n"
+    assert last(folder) == ("ended", "interrupted")
+
+
+def last(folder: Path) -> tuple[str, str]:
+    """The end of a run's log."""
+    line = json.loads(sorted((folder / "log").iterdir())[-1].read_text().splitlines()[-1])
+    return line["event"], line["why"]
 
 
 def test_a_real_interrupt_ends_with_130_and_leaves_a_log_that_says_so(shop: Write, tmp_path: Path) -> None:
@@ -109,11 +119,12 @@ def test_a_real_interrupt_ends_with_130_and_leaves_a_log_that_says_so(shop: Writ
         assert process.stdout.readline() == b"attacking\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130
-        assert process.stderr.read() == b"redan: interrupted; what was finished, if anything, is in the run folder\n"
-    (folder,) = (tmp_path / "runs").iterdir()
+        (folder,) = (tmp_path / "runs").iterdir()
+        assert process.stderr.read().decode().startswith("redan: interrupted; what was finished is kept, go on with: ")
     assert not (folder / "report.json").exists()
-    last = (folder / "log.jsonl").read_text().splitlines()[-1]
-    assert json.loads(last) == {"event": "ended", "why": "KeyboardInterrupt"}
+    assert last(folder) == ("ended", "interrupted")
+    assert run(["assess", str(tmp_path / "threat-model.yaml"), "--resume", str(folder)]) in (0, 1, 3)
+    assert (folder / "report.json").exists()
 
 
 def test_the_verdict_stands_when_nobody_reads_it(shop: Write) -> None:
@@ -183,17 +194,127 @@ def test_watching_counts_attackers(shop: Write, capsys: Captured, monkeypatch: p
 
     stages: list[Stage] = []
 
-    def spied(path: Path, *, out: Path, workers: int, watch: Callable[[Stage], None]) -> object:
+    def spied(path: Path, *, watch: Callable[[Stage], None], **options: Any) -> object:
         def both(stage: Stage) -> None:
             stages.append(stage)
             watch(stage)
 
-        return honest(path, out=out, workers=workers, watch=both)
+        return honest(path, watch=both, **options)
 
     monkeypatch.setattr("redan.cli.assess.run_assessment", spied)
     assert run(["assess", str(shop())]) == 0
     assert stages
     assert said(capsys)[1] == ""
+
+
+# -- other ways to run it, and what becomes of a run --------------------------------------------------------
+
+
+def test_preflight_only_attacks_nothing(shop: Write, capsys: Captured, tmp_path: Path) -> None:
+    assert run(["assess", str(shop(weak=28)), "--preflight-only"]) == 0
+    out, err = said(capsys)
+    assert err == ""
+    assert re.search(r"^gradients +pass ", out, re.MULTILINE)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_preflight_only_shows_all_that_was_found_before_it_refuses(shop: Write, capsys: Captured) -> None:
+    assert run(["assess", str(shop("Softmax")), "--preflight-only"]) == 2
+    out, err = said(capsys)
+    assert re.search(r"^bounds +pass ", out, re.MULTILINE)
+    assert re.search(r"^output-scale +refuse ", out, re.MULTILINE)
+    one_sentence(err)
+
+
+def test_a_gate_is_told(shop: Write, capsys: Captured) -> None:
+    path = shop(count=400, weak=0, requirements__0__at_least=0.5)
+    assert run(["assess", str(path), "--gate"]) == 0
+    assert "of 400 rows: no more were needed to decide" in " ".join(said(capsys)[0].split())
+
+
+@pytest.mark.parametrize(("option", "limit"), [("--max-queries", "200"), ("--max-seconds", "0")])
+def test_our_limits_are_inconclusive_and_can_be_raised(
+    shop: Write, capsys: Captured, tmp_path: Path, option: str, limit: str
+) -> None:
+    path = shop(weak=0)
+    assert run(["assess", str(path), option, limit]) == 3
+    out = " ".join(said(capsys)[0].split())
+    assert f"our own limit of {option.removeprefix('--max-')} ended the run" in out
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert run(["assess", str(path), "--resume", str(folder)]) == 0
+
+
+def test_money_limits_too(shop: Write, capsys: Captured) -> None:
+    priced = {"queries_per_row": 60, "usd_per_1000_queries": 5}
+    path = shop(weak=0, attackers__0__knowledge="scores", attackers__0__capability=priced)
+    assert run(["assess", str(path), "--max-usd", "1"]) == 3
+    assert "our own limit of usd ended the run" in " ".join(said(capsys)[0].split())
+    assert run(["assess", str(shop()), "--max-usd", "1"]) == 2
+    one_sentence(said(capsys)[1])
+
+
+def test_a_replay_agrees_or_says_what_differs(shop: Write, capsys: Captured, tmp_path: Path) -> None:
+    path = shop(weak=5)
+    run(["assess", str(path)])
+    (folder,) = (tmp_path / "runs").iterdir()
+    said(capsys)
+    assert run(["replay", str(folder), str(path)]) == 0
+    assert said(capsys) == ("AGREES  32 rows, 32 inputs kept, 32 agree\n", "")
+    log = folder / "log" / "000002.jsonl"
+    log.write_text(log.read_text().replace('"status":"broken"', '"status":"robust"'))
+    assert run(["replay", str(folder), str(path)]) == 1
+    out, _ = said(capsys)
+    assert out.startswith("DIFFERS  32 rows")
+    assert out.count("was robust, now") == 5
+
+
+def test_a_report_is_computed_again_from_the_log(shop: Write, capsys: Captured, tmp_path: Path) -> None:
+    run(["assess", str(shop(weak=28))])
+    before = said(capsys)[0]
+    (folder,) = (tmp_path / "runs").iterdir()
+    written = json.loads((folder / "report.json").read_text())
+    (folder / "report.json").unlink()
+    assert run(["report", str(folder)]) == 1
+    assert said(capsys)[0] == before
+    assert run(["report", str(folder), "--json"]) == 1
+    assert json.loads(said(capsys)[0]) == written
+
+
+def test_a_run_that_was_broken_off_has_a_report(shop: Write, capsys: Captured, tmp_path: Path) -> None:
+    run(["assess", str(shop(weak=0, run__block=8)), "--workers", "1"])
+    said(capsys)
+    (folder,) = (tmp_path / "runs").iterdir()
+    for name in ("000004", "000005", "000006"):
+        (folder / "log" / f"{name}.jsonl").unlink()
+    assert run(["report", str(folder)]) == 3
+    out = " ".join(said(capsys)[0].split())
+    assert "16 never reached" in out
+    assert "the run was broken off before all rows were reached" in out
+
+
+def test_a_worse_model_than_the_last_fails_though_it_would_pass(shop: Write, capsys: Captured, tmp_path: Path) -> None:
+    """The same rows; six more of them break than the last time."""
+    folders = []
+    for radius in (0.01, 0.1):
+        path = shop(weak=8, requirements__0__at_least=0.3, attackers__0__change={"linf": radius})
+        assert run(["assess", str(path), "--out", str(tmp_path / f"out{radius}")]) == 0
+        (folder,) = (tmp_path / f"out{radius}").iterdir()
+        log = folder / "log" / "000001.jsonl"  # as if the same was allowed both times, and the model had changed
+        log.write_text(log.read_text().replace("linf: 0.01", "linf: 0.1"))
+        folders.append(str(folder))
+    said(capsys)
+    assert run(["report", folders[1], "--compare", folders[0]]) == 1
+    out = said(capsys)[0]
+    assert re.search(r"robust_accuracy, +100.0 % +75.0 % +8 +0 +0.00391 +worse", out)
+    assert run(["report", folders[0], "--compare", folders[1]]) == 0
+    assert run(["report", folders[0], "--compare", folders[0]]) == 0
+
+
+@pytest.mark.parametrize("verb", ["replay", "report"])
+def test_what_is_no_run_folder_is_one_sentence(shop: Write, capsys: Captured, tmp_path: Path, verb: str) -> None:
+    more = [str(shop())] if verb == "replay" else []
+    assert run([verb, str(tmp_path / "nowhere"), *more]) == 2
+    one_sentence(said(capsys)[1])
 
 
 # -- bad input ------------------------------------------------------------------------------------------

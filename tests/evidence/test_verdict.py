@@ -18,8 +18,8 @@ from redan.evidence.verdict import judge
 
 PASS, FAIL, OPEN = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
 RATES = (Metric.CLEAN_ACCURACY, Metric.ROBUST_ACCURACY, Metric.ATTACK_SUCCESS_RATE)
-UNBUILT = [metric for metric in Metric if metric not in RATES]
-MANY = settings(max_examples=500, deadline=None, derandomize=True)
+UNBUILT = [metric for metric in Metric if metric not in {*RATES, Metric.WORST_CLASS_ROBUST_ACCURACY}]
+MANY = settings(max_examples=200, deadline=None, derandomize=True)
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,20 @@ class Fates:
     undecided: int = 0
     wrong: int = 0  # on the clean input
     unanswered: int = 0
+    missing: int = 0  # never reached
 
     @property
     def counts(self) -> Counts:
         right = self.robust + self.broken + self.errors + self.undecided
         return Counts(
-            drawn=right + self.wrong + self.unanswered,
+            drawn=right + self.wrong + self.unanswered + self.missing,
             right=right,
             unanswered=self.unanswered,
             robust=self.robust,
             broken=self.broken,
             errors=self.errors + self.unanswered,
             undecided=self.undecided,
+            missing=self.missing,
             held=None,
         )
 
@@ -58,11 +60,15 @@ def attacker(
     return AttackerPart(
         name=name,
         kind="evasion",
+        why="open to all",
+        goal="untargeted",
+        impact=None,
         techniques=[],
         change="linf: 0.1",
         knowledge="gradients",
         status="assessed" if fates else "not built",
         reason=reason,
+        strength="standard",
         counts=fates.counts if isinstance(fates, Fates) else fates,
         attacks=[],
         by_class=[],
@@ -81,6 +87,8 @@ def report(*attackers: AttackerPart, confidence: float = 0.95, family: str = "ho
         mode="default",
         seed=0,
         rows=1,
+        planned=1,
+        gate=False,
         confidence=confidence,
         family=family,
         reproducible=True,
@@ -95,6 +103,7 @@ def report(*attackers: AttackerPart, confidence: float = 0.95, family: str = "ho
         classes=["a", "b"],
         requirements=[],
         attackers=list(attackers),
+        risks=[],
         preflight=[],
         plan=[],
         skipped=[],
@@ -119,7 +128,7 @@ def one(fates: Fates, requirement: Requirement, *, doubt: bool | None = None) ->
     return judge(report(attacker(fates, doubt=doubt)), [requirement]).verdict
 
 
-fates = st.builds(Fates, *[st.integers(0, 60)] * 6)
+fates = st.builds(Fates, *[st.integers(0, 60)] * 7)
 requirements = st.builds(
     required,
     st.sampled_from(RATES),
@@ -143,6 +152,8 @@ confidences = st.sampled_from([0.6, 0.9, 0.95, 0.999])
         (Fates(robust=90, errors=10), robust(0.8), PASS),
         (Fates(robust=90, errors=10), robust(0.99), OPEN),  # all of them may be robust
         (Fates(robust=90, undecided=10), robust(0.99), OPEN),
+        (Fates(robust=90, missing=10), robust(0.8), PASS),
+        (Fates(robust=90, missing=10), robust(0.99), OPEN),
         (Fates(robust=90, wrong=10), robust(0.99), FAIL),  # wrong rows are not robust
         (Fates(robust=90, unanswered=10), robust(0.99), OPEN),
         (Fates(robust=5), robust(0.5), PASS),  # 0.05 ** (1 / 5) is 0.549
@@ -157,10 +168,12 @@ confidences = st.sampled_from([0.6, 0.9, 0.95, 0.999])
         (Fates(broken=90, wrong=10), required(Metric.CLEAN_ACCURACY, Direction.AT_LEAST, 0.8), PASS),
         (Fates(errors=90, wrong=10), required(Metric.CLEAN_ACCURACY, Direction.AT_LEAST, 0.8), PASS),
         (Fates(robust=50, unanswered=50), required(Metric.CLEAN_ACCURACY, Direction.AT_LEAST, 0.8), OPEN),
+        (Fates(robust=50, missing=50), required(Metric.CLEAN_ACCURACY, Direction.AT_LEAST, 0.8), OPEN),
         (Fates(robust=50, wrong=50), required(Metric.CLEAN_ACCURACY, Direction.AT_LEAST, 0.8), FAIL),
         (Fates(robust=95, broken=5), required(Metric.ATTACK_SUCCESS_RATE, Direction.AT_MOST, 0.11), PASS),
         (Fates(robust=95, broken=5, wrong=99), required(Metric.ATTACK_SUCCESS_RATE, Direction.AT_MOST, 0.11), PASS),
         (Fates(robust=95, errors=5), required(Metric.ATTACK_SUCCESS_RATE, Direction.AT_MOST, 0.10), OPEN),
+        (Fates(robust=95, missing=5), required(Metric.ATTACK_SUCCESS_RATE, Direction.AT_MOST, 0.10), OPEN),
         (Fates(robust=50, broken=50), required(Metric.ATTACK_SUCCESS_RATE, Direction.AT_MOST, 0.3), FAIL),
         (Fates(robust=50, errors=50), required(Metric.ATTACK_SUCCESS_RATE, Direction.AT_MOST, 0.3), OPEN),
         (Fates(wrong=50), required(Metric.ATTACK_SUCCESS_RATE, Direction.AT_MOST, 0.3), OPEN),  # of no row
@@ -189,7 +202,7 @@ def test_at_equality_a_bound_meets() -> None:
 
 
 def test_a_requirement_tells_what_it_rests_on() -> None:
-    rows = Fates(robust=80, broken=10, errors=3, undecided=2, wrong=4, unanswered=1)
+    rows = Fates(robust=80, broken=10, errors=3, undecided=1, wrong=4, unanswered=1, missing=1)
     (part,) = judge(report(attacker(rows)), [robust(0.5)]).requirements
     assert (part.k, part.n, part.value, part.errors, part.undecided) == (80, 100, 0.8, 4, 2)
     assert part.bound_used == pytest.approx(lower_bound(80, 100, 0.05))
@@ -275,11 +288,12 @@ def test_holm_shares_the_risk_and_none_does_not() -> None:
 def p_values(rows: Fates, requirement: Requirement) -> tuple[float, float] | None:
     """By scipy's binomial: how surprising the counts are if a pass, or a fail, were undeserved."""
     c = rows.counts
-    open_rows = rows.errors + rows.undecided + rows.unanswered
+    unseen = rows.unanswered + rows.missing
+    open_rows = rows.errors + rows.undecided + unseen
     low, high, n = {
-        Metric.CLEAN_ACCURACY: (c.right, c.right + c.unanswered, c.drawn),
+        Metric.CLEAN_ACCURACY: (c.right, c.right + unseen, c.drawn),
         Metric.ROBUST_ACCURACY: (c.robust, c.robust + open_rows, c.drawn),
-        Metric.ATTACK_SUCCESS_RATE: (c.broken, c.broken + open_rows, c.right + c.unanswered),
+        Metric.ATTACK_SUCCESS_RATE: (c.broken, c.broken + open_rows, c.right + unseen),
     }[requirement.metric]
     if n == 0:
         return None
@@ -353,7 +367,7 @@ def test_verdict_exit_code_and_reasons_agree(
 # -- open rows never help ----------------------------------------------------------------------------------
 
 OPENED = [("robust", "errors"), ("robust", "undecided"), ("broken", "errors"), ("broken", "undecided")]
-CLEAN_OPENED = [("robust", "unanswered"), ("broken", "unanswered"), ("wrong", "unanswered")]
+CLEAN_OPENED = [(source, to) for source in ("robust", "broken", "wrong") for to in ("unanswered", "missing")]
 
 
 @MANY
@@ -378,10 +392,12 @@ def test_a_verdict_survives_any_fate_of_the_open_rows(rows: Fates, asked: Requir
         settled = replace(rows, robust=rows.robust + share, broken=rows.broken + some - share, errors=0, undecided=0)
         assert one(settled, asked) is verdict
         for fate in ("robust", "broken"):
-            assert one(settled.moved("unanswered", fate, rows.unanswered), asked) is verdict
+            whole = settled.moved("unanswered", fate, rows.unanswered).moved("missing", fate, rows.missing)
+            assert one(whole, asked) is verdict
     clean_only = asked.metric is not Metric.ATTACK_SUCCESS_RATE
     if clean_only and not some:
-        assert one(rows.moved("unanswered", "wrong", rows.unanswered), asked) is verdict
+        wrong = rows.moved("unanswered", "wrong", rows.unanswered).moved("missing", "wrong", rows.missing)
+        assert one(wrong, asked) is verdict
 
 
 @MANY
@@ -411,18 +427,19 @@ def test_another_requirement_never_helps_a_pass(
 # -- a stochastic model ------------------------------------------------------------------------------------
 
 
-def stochastic(held: dict[int, int], *, errors: int = 0, undecided: int = 0) -> AttackerPart:
+def stochastic(held: dict[int, int], *, errors: int = 0, undecided: int = 0, missing: int = 0) -> AttackerPart:
     """An attacker of a model whose rows held so often, of 20 times each."""
     bins = [held.get(i, 0) for i in range(21)]
     rows = sum(bins)
     counts = Counts(
-        drawn=rows + errors + undecided,
+        drawn=rows + errors + undecided + missing,
         right=rows + errors + undecided,
         unanswered=0,
         robust=bins[20],
         broken=rows - bins[20],
         errors=errors,
         undecided=undecided,
+        missing=missing,
         held=bins,
     )
     return attacker(counts)
@@ -441,7 +458,7 @@ def test_a_stochastic_model_is_judged_by_the_mean_of_its_rows() -> None:
 
 
 def test_a_stochastic_model_s_open_rows_count_against_either_verdict() -> None:
-    for kind in ("errors", "undecided"):
+    for kind in ("errors", "undecided", "missing"):
         assert judge(report(stochastic({20: 100}, **{kind: 100})), [robust(0.6)]).verdict is OPEN
         assert judge(report(stochastic({0: 100}, **{kind: 100})), [robust(0.4)]).verdict is OPEN
         (part,) = judge(report(stochastic({20: 100}, **{kind: 100})), [robust(0.6)]).requirements

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 import redan
-from redan.assessment.summary import plan_parts
+from redan.assessment.parts import plan_parts
 from redan.evidence.report import ErrorPart, PlanPart, Report, Verdict
 from redan.report.terminal import attacker, requirements, show, show_plan
 from redan.threat.file import read

@@ -2,49 +2,49 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 
+import torch
+
 from redan.assessment.build import Built, added_attacks, build
-from redan.assessment.preflight import Finding, Scene, preflight, refuse
-from redan.assessment.recording import Recorder, header, remeasure
-from redan.assessment.summary import attacker_part, plan_parts, unbuilt_part
-from redan.engine.block import Job, seeded
+from redan.assessment.measuring import on_levels
+from redan.assessment.opening import begin, check_parts, digests, first_line, reopened, same_run
+from redan.assessment.preflight import Finding, Level, Scene, preflight, refuse
+from redan.assessment.recording import Recorder
+from redan.engine.block import Job
 from redan.engine.intake import checked_rows, row_names
+from redan.engine.outcomes import Outcomes
 from redan.engine.run import Progress, run
-from redan.errors import NotBuiltError
-from redan.evidence.folder import LOG, MODEL, REPORT, RunFolder, digest, file_digest
-from redan.evidence.report import AttackerPart, CheckPart, ErrorPart, Report, RunPart, Verdict
-from redan.evidence.verdict import judge
+from redan.errors import NotBuiltError, SettingError
+from redan.evidence.folder import REPORT, RunFolder, is_url
+from redan.evidence.log import EndedLine, ResumedLine, RunLine
+from redan.evidence.report import Report
+from redan.evidence.summary import Summary
+from redan.evidence.verdict import settled
 from redan.oracle import Limits, Purse
-from redan.runners.local import one_thread_each
-from redan.targets.torch import accelerated
 from redan.threat.file import Loaded, read
-from redan.threat.planner import Plan, plan
-from redan.threat.schema import Auto, ThreatModel
+from redan.threat.inputs import ImageInputs
+from redan.threat.planner import Campaign, Plan, plan
+from redan.threat.schema import Auto
 from redan.threat.system import Task
 
-_SHOWS_NOT = (
-    "Robust accuracy is what these attacks did not break; another attack can only lower it. It is no proof.",
-    "Nothing is shown about changes outside the declared sets, nor about rows unlike those that were drawn.",
-)
+_AT_A_TIME = 32  # rows that a gate takes before it looks: as many on every machine, since it decides where it stops
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What an assessment is doing: which attacker, of how many, and how far."""
+    """What an assessment is doing: which attacker, of how many, how far, and where its evidence is."""
 
     attacker: str
     number: int
     of: int
     progress: Progress
+    folder: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,80 +54,118 @@ class Prepared:
     loaded: Loaded
     plan: Plan
     built: Built
-    names: Sequence[str]
+    names: tuple[str, ...]
     findings: tuple[Finding, ...]
 
+    @property
+    def digests(self) -> dict[str, str | None]:
+        """sha256 of everything that decides the run."""
+        return digests(self.loaded, self.built, self.names)
 
-def prepare(threat_model: str | PathLike[str]) -> Prepared:
-    """Read, plan, build and check. Raises a RedanError for anything wrong; nothing is written."""
+
+def _read(threat_model: str | PathLike[str]) -> Prepared:
+    """What a file names, built; nothing was asked of the model yet."""
     loaded = read(Path(threat_model))
     model, folder = loaded.model, loaded.folder
-    _refuse_unbuilt(model)
+    if model.system.task is not Task.CLASSIFICATION:
+        raise NotBuiltError(f"task: {model.system.task} is not built yet; redan assesses classification")
     steps = plan(model, added_attacks(model, folder))
     built = build(model, folder)
     x, y = checked_rows(built.x, built.y, built.target)
-    said = model.system.expect
-    findings = preflight(
-        Scene(built.target, x, y, expected=None if said is None else (said.clean_accuracy, said.within))
-    )
-    refuse(findings)
-    varies = any(f.check == "determinism" and f.fired for f in findings)
-    built = replace(built, x=x, y=y, target=replace(built.target, stochastic=varies))
-    return Prepared(loaded, steps, built, row_names(x, built.ids), findings)
+    built = replace(built, x=x, y=y)
+    return Prepared(loaded, steps, built, tuple(row_names(x, built.ids)), ())
 
 
-def _refuse_unbuilt(model: ThreatModel) -> None:
-    """What the file may say and redan does not do yet is refused by name, and not passed over."""
-    said = {
-        "statistics.gate: true": model.statistics.gate,
-        "limits.usd": model.limits.usd is not None,
-        "run.out as a URL": "://" in model.run.out,
-        "task: regression and task: multilabel": model.system.task is not Task.CLASSIFICATION,
-    }
-    for key, asked in said.items():
-        if asked:
-            raise NotBuiltError(f"{key} is not built yet; leave it out of the threat model for now")
+def read_run(threat_model: str | PathLike[str], head: RunLine) -> Prepared:
+    """What a file names, for a run that its preflight has seen already. The model is not asked."""
+    ready = _read(threat_model)
+    return replace(ready, built=replace(ready.built, target=replace(ready.built.target, stochastic=head.stochastic)))
+
+
+def inspect(threat_model: str | PathLike[str]) -> Prepared:
+    """Read, plan, build, and say what the preflight finds, also where it would refuse."""
+    ready = _read(threat_model)
+    built, said = ready.built, ready.loaded.model.system.expect
+    scene = Scene(built.target, built.x, built.y, expected=None if said is None else (said.clean_accuracy, said.within))
+    findings = preflight(scene)
+    varies = any(f.fired and f.level is Level.SWITCH for f in findings)
+    return replace(ready, built=replace(built, target=replace(built.target, stochastic=varies)), findings=findings)
 
 
 def assess(
     threat_model: str | PathLike[str],
     *,
     out: str | PathLike[str] | None = None,
+    resume: str | PathLike[str] | None = None,
+    gate: bool | None = None,
+    limits: Limits | None = None,
     workers: int | None = None,
     watch: Callable[[Stage], None] | None = None,
 ) -> Report:
     """Attack the model that a threat-model file names, and judge it by the file's requirements.
 
-    out: folder for the run folder, instead of `run.out`. workers: cores, instead of `run.workers`; 0 is all.
-    watch is called a few times a second. All evidence is under `report.run.folder` when this returns; the
-    verdict rests on the saved inputs, read back from there and measured again.
+    out: folder, or fsspec URL, for the run folder, instead of `run.out`. resume: the folder of a run that was
+    broken off, which goes on: no row that is finished is asked again. gate: stop as soon as every requirement is
+    decided, instead of `statistics.gate`. limits: what we spend, where given instead of the file's. workers:
+    cores, instead of `run.workers`; 0 is all. watch is called a few times a second.
 
-    Raises a RedanError, with nothing written, for anything wrong with the file, the model or the data.
+    All evidence is under `report.run.folder` when this returns; the verdict rests on the saved inputs, read back
+    from there and measured again. Raises a RedanError, with nothing written, for anything wrong with the file,
+    the model or the data.
     """
-    start, started = time.monotonic(), datetime.now(UTC)
-    ready = prepare(threat_model)
-    model = ready.loaded.model
-    folder = RunFolder.create((Path(out) if out is not None else ready.loaded.folder / model.run.out).resolve())
-    folder.write(MODEL, Path(threat_model).read_bytes())
-    digests = _digests(ready)
-    header(folder, started=started.isoformat(), seed=model.statistics.seed, mode=str(model.attacks.mode), **digests)
-    purse = Purse(Limits(model.limits.seconds, model.limits.queries))
-    attackers: list[AttackerPart] = []
-    errors: list[ErrorPart] = []
-    try:
-        for number in range(len(ready.plan.campaigns)):
-            part, failed = _campaign(ready, number, folder, purse, _cores(ready, workers), watch)
-            attackers.append(part)
-            errors += failed
-    except BaseException as error:
-        folder.append({"event": "ended", "why": type(error).__name__})
-        raise
-    folder.append({"event": "ended", "why": "done"})
-    digests["evidence"] = file_digest(folder.path / LOG)
-    seconds = round(time.monotonic() - start, 3)
-    report = _report(ready, attackers, errors, folder, purse, started, seconds, digests)
+    start = time.monotonic()
+    if resume is None:
+        ready = inspect(threat_model)
+        refuse(ready.findings)
+        spend = _limits(ready, limits or Limits())
+        folder, found = _begun(ready, out, gate)
+    else:
+        folder, found = reopened(str(resume))
+        ready = read_run(threat_model, found.head)
+        spend = _limits(ready, limits or Limits())
+        same_run(found.head, ready.digests, folder.url)
+    if found.ended is None or found.ended.why not in _OVER or found.ended.limits_hit:
+        work = _Session(ready, folder, found, Purse(spend), _cores(ready, workers), watch)
+        folder.append(*([] if resume is None else [ResumedLine(started=_now())]))
+        try:
+            why, rows, hit = _worked(work)
+        except BaseException as error:
+            why = "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
+            folder.append(EndedLine(why=why, rows=found.taken(), limits_hit=[], seconds=_since(start)))
+            raise
+        last = EndedLine(why=why, rows=rows, limits_hit=hit, seconds=_since(start))
+        folder.append(last)
+        found.see(last)
+    report = found.report(folder.url)
     folder.write(REPORT, (report.model_dump_json(indent=2) + "\n").encode())
     return report
+
+
+_OVER = ("done", "decided")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def _since(start: float) -> float:
+    return round(time.monotonic() - start, 3)
+
+
+def _limits(ready: Prepared, said: Limits) -> Limits:
+    """What we spend: as the caller says, and else as the file does."""
+    model = ready.loaded.model
+    usd = model.limits.usd if said.usd is None else said.usd
+    if usd is not None and not any(campaign.capability.price for campaign in ready.plan.campaigns):
+        raise SettingError(
+            "a limit in US dollars limits nothing, because no attacker's queries have a price; give "
+            "capability.usd_per_1000_queries"
+        )
+    return Limits(
+        seconds=model.limits.seconds if said.seconds is None else said.seconds,
+        queries=model.limits.queries if said.queries is None else said.queries,
+        usd=usd,
+    )
 
 
 def _cores(ready: Prepared, workers: int | None) -> int:
@@ -135,130 +173,115 @@ def _cores(ready: Prepared, workers: int | None) -> int:
     return workers if workers is not None else 0 if isinstance(said, Auto) else said
 
 
-def _campaign(
-    ready: Prepared,
-    number: int,
-    folder: RunFolder,
-    purse: Purse,
-    workers: int,
-    watch: Callable[[Stage], None] | None,
-) -> tuple[AttackerPart, list[ErrorPart]]:
-    """One attacker's attacks, recorded as they end, measured again from the disk, and summed up."""
-    model, built, campaigns = ready.loaded.model, ready.built, ready.plan.campaigns
-    campaign = campaigns[number]
-    if campaign.within is None or not campaign.attacks:
-        return unbuilt_part(campaign), []
-    job = Job(
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """One sitting of a run: what it works on, what it may spend, and all that is known so far."""
+
+    ready: Prepared
+    folder: RunFolder
+    summary: Summary
+    purse: Purse
+    workers: int
+    watch: Callable[[Stage], None] | None
+
+
+def _begun(ready: Prepared, out: str | PathLike[str] | None, gate: bool | None) -> tuple[RunFolder, Summary]:
+    model = ready.loaded.model
+    where = str(out) if out is not None else model.run.out
+    if not is_url(where):
+        where = str((Path() if out is not None else ready.loaded.folder).joinpath(where).resolve())
+    folder = RunFolder.create(where)
+    head = first_line(
+        ready.loaded,
+        ready.plan,
+        ready.built,
+        ready.names,
+        check_parts(ready.findings, ready.built.notes),
+        ready.digests,
+        id=folder.id,
+        gate=model.statistics.gate if gate is None else gate,
+        eight_bit=isinstance(model.system.inputs, ImageInputs) and on_levels(ready.built.x, ready.built.target.bounds),
+    )
+    return folder, begin(folder, head, ready.loaded.content)
+
+
+def _worked(session: _Session) -> tuple[str, int, list[str]]:
+    """Every row under every attacker; why it ended, after how many rows, and which limit of ours was hit."""
+    head, purse = session.summary.head, session.purse
+    total = len(head.labels)
+    for start in range(0, total, _AT_A_TIME if head.gate else max(1, total)):
+        end = min(total, start + _AT_A_TIME) if head.gate else total
+        campaigns = [c for c in session.ready.plan.campaigns if c.attacker.name in session.summary.tallies]
+        for campaign in campaigns:
+            _campaign(session, campaign, range(start, end))
+        if purse.hit:
+            return "done", end, [purse.hit]
+        if head.gate and settled(session.summary.report(session.folder.url, end)):
+            return "decided", end, []
+    return "done", total, []
+
+
+def job_of(ready: Prepared, campaign: Campaign, rows: Sequence[int]) -> Job:
+    """One attacker's attacks on some of the rows. Raises SettingError for an attacker who is not built yet."""
+    if campaign.within is None:
+        raise SettingError(f"{campaign.attacker.name}: {campaign.reason}")
+    built, here = ready.built, torch.tensor(rows, device=ready.built.x.device, dtype=torch.int64)
+    return Job(
         target=built.target,
-        x=built.x,
-        y=built.y,
-        names=ready.names,
+        x=built.x[here],
+        y=built.y[here],
+        names=[ready.names[row] for row in rows],
         attacks=campaign.attacks,
         within=campaign.within,
         aim=campaign.aim,
         knowledge=campaign.knowledge,
         capability=campaign.capability,
-        seed=model.statistics.seed,
+        seed=ready.loaded.model.statistics.seed,
         contain=True,
     )
-    recorder = Recorder(folder, campaign.attacker.name, number + 1, job, built.index, model.run.keep_inputs)
-
-    def tell(progress: Progress) -> None:
-        if watch is not None:
-            watch(Stage(campaign.attacker.name, number + 1, len(campaigns), progress))
-
-    run(job, workers=workers, block=model.run.block, purse=purse, progress=tell, done=recorder)
-    # On one thread, as the run was: other kernels round differently, and a row may lie on the very edge.
-    with one_thread_each(), seeded(built.target, model.statistics.seed):
-        remeasure(recorder)
-    return attacker_part(
-        campaign, folder.records(), ready.findings, _classes(ready), built.target.stochastic, purse.hit is not None
-    )
 
 
-def _classes(ready: Prepared) -> list[str]:
-    said = ready.loaded.model.system.classes
-    return list(said) if isinstance(said, tuple) else [str(c) for c in range(said or 0)]
-
-
-def _digests(ready: Prepared) -> dict[str, str | None]:
-    package = Path(__file__).resolve().parent.parent
-    sources = sorted(path for path in package.rglob("*.py"))
-    return {
-        "model": ready.built.model_digest,
-        "data": ready.built.data_digest,
-        "rows": digest("\n".join(ready.names).encode()),
-        "threat_model": ready.loaded.digest,
-        "redan": digest(b"".join(file_digest(path).encode() for path in sources)),
-    }
-
-
-def _report(
-    ready: Prepared,
-    attackers: list[AttackerPart],
-    errors: list[ErrorPart],
-    folder: RunFolder,
-    purse: Purse,
-    started: datetime,
-    seconds: float,
-    digests: dict[str, str | None],
-) -> Report:
+def _campaign(session: _Session, campaign: Campaign, rows: range) -> None:
+    """One attacker's attacks on those of the rows that are not finished, recorded as they end."""
+    ready, found = session.ready, session.summary
     model, built = ready.loaded.model, ready.built
-    shows_not = [*_SHOWS_NOT, *(f"{a.name}: {a.reason}" for a in attackers if a.counts is None)]
-    report = Report(
-        schema_version=1,
-        verdict=Verdict.INCONCLUSIVE,
-        exit_code=Verdict.INCONCLUSIVE.exit_code,
-        reasons=[],
-        system=model.system.name,
-        classes=_classes(ready),
-        requirements=[],
-        attackers=attackers,
-        preflight=[
-            CheckPart(check=f.check, level=f.level, status=f.status, detail=f.detail, remedy=f.remedy)
-            for f in ready.findings
-        ]
-        + [CheckPart(check="data", level="warn", status="pass", detail=note, remedy="") for note in built.notes],
-        plan=plan_parts(ready.plan),
-        skipped=list(ready.plan.skipped),
-        errors=errors,
-        limits_hit=[purse.hit] if purse.hit else [],
-        shows_not=shows_not,
-        run=RunPart(
-            id=folder.id,
-            folder=str(folder.path),
-            started=started.isoformat(),
-            seconds=seconds,
-            mode=str(model.attacks.mode),
-            seed=model.statistics.seed,
-            rows=len(built.x),
-            confidence=model.statistics.confidence,
-            family=str(model.statistics.family),
-            reproducible=purse.hit is None,
-            model_stochastic=built.target.stochastic,
-        ),
-        environment=_environment(built),
-        digests=digests,
+    tally = found.tallies[campaign.attacker.name]
+    pending = [row for row in rows if not tally.finished[row]]
+    if not pending:
+        return
+    job = job_of(ready, campaign, pending)
+    index = [built.index[row] for row in pending]
+    record = Recorder(
+        session.folder, campaign.attacker.name, job, pending, index, model.run.keep_inputs, found.head.eight_bit
     )
-    found = judge(report, model.requirements)
-    return report.model_copy(
-        update={
-            "verdict": found.verdict,
-            "exit_code": found.exit_code,
-            "reasons": list(found.reasons),
-            "requirements": list(found.requirements),
-        }
+
+    def done(block: Outcomes) -> None:
+        found.see(*record(block))
+
+    run(
+        job,
+        workers=session.workers,
+        block=model.run.block,
+        purse=session.purse,
+        done=done,
+        progress=_told(session, campaign, len(pending)),
     )
 
 
-def _environment(built: Built) -> dict[str, str]:
-    fast = getattr(accelerated(built.target, built.x[:2]), "fast", False)
-    libraries = {name: version(name) for name in ("torch", "numpy", "scipy", "safetensors", "redan")}
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": str(os.cpu_count()),
-        "device": str(built.target.device),
-        "gradient_path": "folded one-channel convolutions" if fast else "plain",
-        **libraries,
-    }
+def _told(session: _Session, campaign: Campaign, pending: int) -> Callable[[Progress], None] | None:
+    """Tells the caller how far one attacker is, rows that were finished before included."""
+    watch, tallies = session.watch, session.summary.tallies
+    if watch is None:
+        return None
+    tally, names = tallies[campaign.attacker.name], list(tallies)
+    total = len(session.summary.head.labels)
+    before, passes = int(tally.finished.sum()), tally.passes
+
+    def tell(now: Progress) -> None:
+        share = (before + now.share * pending) / max(1, total)
+        whole = Progress(share, passes + now.passes, before + now.settled, total)
+        number = names.index(campaign.attacker.name) + 1
+        watch(Stage(campaign.attacker.name, number, len(names), whole, session.folder.url))
+
+    tell(Progress(0.0, 0, 0, pending))
+    return tell

@@ -6,6 +6,7 @@ folders are not: weights are safetensors, arrays are read without pickle.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import sys
 from collections.abc import Callable, Iterator
@@ -121,11 +122,17 @@ def _load(module: nn.Module, path: Path) -> None:
         ) from error
 
 
-def _state_digest(module: nn.Module) -> str:
-    """sha256 over the module's tensors, by name."""
+def _model_digest(module: nn.Module, folder: Path) -> str:
+    """sha256 over the module's tensors, by name, and over those files beside the threat model that define it."""
+    found = hashlib.sha256()
     state = module.state_dict()
-    parts = [name.encode() + state[name].detach().cpu().numpy().tobytes() for name in sorted(state)]
-    return digest(b"".join(parts))
+    for name in sorted(state):
+        found.update(name.encode() + state[name].detach().cpu().contiguous().numpy().tobytes())
+    files = {getattr(sys.modules.get(type(part).__module__), "__file__", None) for part in module.modules()}
+    for path in sorted(Path(file) for file in files if file is not None):
+        if path.is_relative_to(folder) and "site-packages" not in path.parts:
+            found.update(file_digest(path).encode())
+    return found.hexdigest()
 
 
 def _module(model: Model, folder: Path) -> nn.Module:
@@ -235,7 +242,7 @@ def build(model: ThreatModel, folder: Path) -> Built:
         y=torch.from_numpy(samples.y[order].astype(np.int64)),
         ids=None if samples.ids is None else tuple(samples.ids[i] for i in order),
         index=tuple(int(i) for i in order),
-        model_digest=_state_digest(target.module),
+        model_digest=_model_digest(target.module, folder),
         data_digest=data_digest or digest(np.ascontiguousarray(rows).tobytes() + samples.y.tobytes()),
         notes=notes,
     )

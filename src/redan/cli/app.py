@@ -12,7 +12,9 @@ from rich.text import Text
 
 from redan.cli.assess import assess
 from redan.cli.plan import plan
-from redan.errors import RedanError
+from redan.cli.replay import replay
+from redan.cli.report import report
+from redan.errors import BrokenOffError, RedanError
 
 USAGE, INTERNAL, INTERRUPTED = 2, 4, 130
 
@@ -30,6 +32,8 @@ app = typer.Typer(
 )
 app.command(short_help="Attack a model and judge it: pass, fail or inconclusive.")(assess)
 app.command(short_help="Show what assess would do, why, and what it would cost.")(plan)
+app.command(short_help="Render a run's report again, or compare it with a baseline.")(report)
+app.command(short_help="Check a run folder: ask the model again about its saved inputs.")(replay)
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -39,6 +43,8 @@ def run(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal without ≥ shows ?, and the verdict stands
     try:
         code = app(args=arguments, prog_name="redan", standalone_mode=False)
+    except BrokenOffError as error:
+        return _told(str(error), INTERRUPTED)
     except RedanError as error:
         return _told(str(error), USAGE)
     except typer.Exit as error:
@@ -48,7 +54,7 @@ def run(arguments: list[str] | None = None) -> int:
     except Exception as error:
         return _unexpected(error)
     if code == INTERRUPTED:  # some versions of typer turn the interrupt into an exit
-        return _told("interrupted; what was finished, if anything, is in the run folder", INTERRUPTED)
+        return _told("interrupted; nothing was attacked yet", INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 

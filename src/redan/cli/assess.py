@@ -12,14 +12,45 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Column
 
 from redan.assessment import assess as run_assessment
-from redan.assessment.assess import Stage
-from redan.report.terminal import show
+from redan.assessment.assess import Stage, inspect
+from redan.assessment.opening import check_parts
+from redan.assessment.preflight import refuse
+from redan.errors import BrokenOffError
+from redan.oracle import Limits
+from redan.report.terminal import show, show_preflight
 
 
 def assess(
     threat_model: Annotated[Path, typer.Argument(help="The threat-model file (YAML, version 1).", show_default=False)],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the run folder, instead of run.out.", show_default=False)
+        str | None,
+        typer.Option(help="Folder or fsspec URL for the run folder, instead of run.out.", show_default=False),
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            help="A run folder that was broken off: go on, and ask no finished row again.", show_default=False
+        ),
+    ] = None,
+    preflight_only: Annotated[
+        bool, typer.Option("--preflight-only", help="Only check the set-up: seconds, and nothing is attacked.")
+    ] = False,
+    gate: Annotated[
+        bool | None,
+        typer.Option(
+            "--gate/--no-gate",
+            help="Take rows in seeded order and stop as soon as every requirement is decided.",
+            show_default=False,
+        ),
+    ] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(min=0, help="Stop asking after so many seconds.", show_default=False)
+    ] = None,
+    max_queries: Annotated[
+        int | None, typer.Option(min=0, help="Stop asking after so many queries in all.", show_default=False)
+    ] = None,
+    max_usd: Annotated[
+        float | None, typer.Option(min=0, help="Stop asking before more US dollars are spent.", show_default=False)
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Cores to use, 0 for all; it changes no result.", show_default=False)
@@ -32,22 +63,44 @@ def assess(
     or the data cannot be used: then nothing was attacked.
 
     The run folder holds report.json, the log of every row, and the inputs that broke the model. Progress goes to
-    stderr, the report to stdout. `redan plan` shows beforehand what will be tried.
+    stderr, the report to stdout. `redan plan` shows beforehand what will be tried. Rows that our own limits cut
+    off are undecided and never help to pass; --resume goes on with them, as after Ctrl-C (exit code 130).
     """
+    if preflight_only:
+        ready = inspect(threat_model)
+        show_preflight(check_parts(ready.findings, ready.built.notes), Console(highlight=False))
+        refuse(ready.findings)
+        return
     console = Console(stderr=True)
     bars: dict[int, TaskID] = {}
+    folder: str | None = resume
     with Progress(
         *_columns(), console=console, disable=quiet or not console.is_terminal, transient=True, expand=True
     ) as progress:
 
         def watch(stage: Stage) -> None:
-            now = stage.progress
+            nonlocal folder
+            now, folder = stage.progress, stage.folder
             if stage.number not in bars:
                 bars[stage.number] = progress.add_task(stage.attacker, total=1.0, detail="")
             detail = f"{now.passes:,} passes {now.settled:,}/{now.rows:,} rows settled"
             progress.update(bars[stage.number], completed=now.share, detail=detail)
 
-        report = run_assessment(threat_model, out=out, workers=workers, watch=watch)
+        try:
+            report = run_assessment(
+                threat_model,
+                out=out,
+                resume=resume,
+                gate=gate,
+                limits=Limits(max_seconds, max_queries, max_usd),
+                workers=workers,
+                watch=watch,
+            )
+        except KeyboardInterrupt:
+            if folder is None:
+                raise
+            again = f"redan assess {threat_model} --resume {folder}"
+            raise BrokenOffError(f"interrupted; what was finished is kept, go on with: {again}") from None
     with suppress(BrokenPipeError, SystemExit):  # who reads us has left (| head): the verdict stands
         show(report, Console(highlight=False))
     raise typer.Exit(report.exit_code)

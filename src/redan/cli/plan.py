@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from redan.assessment.build import added_attacks
-from redan.assessment.summary import plan_parts
+from redan.assessment.parts import plan_parts
 from redan.report.terminal import show_plan
 from redan.threat.file import read
 from redan.threat.planner import plan as make_plan

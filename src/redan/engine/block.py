@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from redan.engine.outcomes import Account, Outcomes, Status
+from redan.engine.outcomes import Outcomes, Status
 from redan.errors import TargetError
 from redan.goals import Aim, Untargeted
 from redan.oracle import Capability, Oracle, Purse, evaluate, micro_batch, share
@@ -88,15 +88,23 @@ def _attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callabl
     oracle.watch = _watch(job, referee, classes, tell)
     streams = Streams.start(job.seed, [job.names[i] for i in index.tolist()], x0.device)
     rows = Rows(everyone, x0, goal, within, streams)
-    accounts, by = [], torch.full((size,), -1, device=x0.device)
-    crashed: dict[int, str] = {}
-    for stage, (name, attack) in enumerate(job.attacks):
-        account, fresh = _stage(job, name, attack, referee, rows, crashed)
-        accounts.append(account)
-        by[fresh] = stage
+    none = torch.full((size,), -1, device=x0.device)
+    by, failed = none.clone(), none.clone()
+    stages: list[_Stage] = []
+    reasons: dict[int, str] = {}
+    crashed: dict[str, str] = {}
+    for number, (name, attack) in enumerate(job.attacks):
+        stage = _stage(job, name, attack, referee, rows)
+        stages.append(stage)
+        by[stage.won] = number
+        failed[stage.failed] = number
+        if stage.reason is not None:
+            crashed[name] = stage.reason
+            for at in stage.failed.nonzero().flatten().tolist():
+                reasons.setdefault(at, stage.reason)
     kept = referee.kept()
     often, failures = share(target, kept.x, goal, JUDGING_DRAWS if target.stochastic else 1, micro)
-    reasons = {**crashed, **oracle.reasons, **failures}
+    reasons = {**reasons, **oracle.reasons, **failures}
     broken = (
         (kept.won | already) & (often >= 0.5)
         if target.stochastic or not job.rule.needs_goal
@@ -105,7 +113,7 @@ def _attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callabl
     if job.rule.needs_goal and not target.stochastic:
         for at in (kept.won & ~broken).nonzero().flatten().tolist():
             reasons.setdefault(at, "the winning input did not reach the goal again when it was measured a second time")
-    status = torch.full_like(by, Status.ROBUST)
+    status = torch.full_like(none, Status.ROBUST)
     status[oracle.cut] = Status.UNDECIDED
     status[sorted(reasons)] = Status.ERROR
     status[broken] = Status.BROKEN
@@ -116,15 +124,23 @@ def _attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callabl
         right=right,
         status=status,
         by=torch.where(broken, by, -1),
+        failed=torch.where(broken, -1, failed),
         share=often,
         distance=torch.where(broken, torch.where(kept.won, kept.distance, 0), torch.inf),
-        queries=oracle.queries,
-        forwards=oracle.forwards,
-        backwards=oracle.backwards,
+        shown=_columns([stage.shown for stage in stages], oracle.queries.bool()),
+        queries_by=_columns([stage.queries for stage in stages], oracle.queries),
+        backwards_by=_columns([stage.backwards for stage in stages], oracle.queries),
         blind=oracle.blind,
         reasons={int(index[at]): reasons[at] for at in sorted(reasons) if not broken[at]},
-        accounts=tuple(accounts),
+        names=tuple(name for name, _ in job.attacks),
+        seconds=tuple(stage.seconds for stage in stages),
+        crashed=crashed,
     )
+
+
+def _columns(found: Sequence[Tensor], like: Tensor) -> Tensor:
+    """(N, attacks), also without any attack."""
+    return torch.stack(list(found), 1) if found else like.new_zeros(len(like), 0)
 
 
 def _watch(job: Job, referee: Referee, classes: int, tell: Callable[[float, int, int], None]) -> Callable[[], None]:
@@ -145,13 +161,25 @@ def _watch(job: Job, referee: Referee, classes: int, tell: Callable[[float, int,
     return watch
 
 
-def _stage(
-    job: Job, name: str, attack: Attack[Any, Any], referee: Referee, rows: Rows[Tensor, Ball], crashed: dict[int, str]
-) -> tuple[Account, Tensor]:
-    """One attack on the rows still open; its account, and which rows it won."""
+class _Stage(NamedTuple):
+    """What one attack did: row-aligned, (pool,)."""
+
+    shown: Tensor
+    won: Tensor
+    failed: Tensor  # the model failed on the row, or the attack raised before it won
+    queries: Tensor
+    backwards: Tensor
+    seconds: float
+    reason: str | None  # what it raised
+
+
+def _stage(job: Job, name: str, attack: Attack[Any, Any], referee: Referee, rows: Rows[Tensor, Ball]) -> _Stage:
+    """One attack on the rows still open."""
     oracle = referee.oracle
     (left,) = referee.survivors(rows)
-    before = _spent(oracle)
+    shown = torch.zeros_like(oracle.failed)
+    shown[left.ids] = True
+    queries, backwards, failed = oracle.queries.clone(), oracle.backwards.clone(), oracle.failed.clone()
     won = referee.kept().won.clone()
     start, reason = time.thread_time(), None
     if len(left):
@@ -162,21 +190,13 @@ def _stage(
                 raise
             reason = f"{name} raised {type(error).__name__}: {error}"[:200]
     kept = referee.kept()
-    fresh = kept.won & ~won
-    if reason is not None:
-        for at in left.ids[~kept.won[left.ids]].tolist():
-            crashed.setdefault(at, reason)
-    queries, forwards, backwards, errors = (b - a for a, b in zip(before, _spent(oracle), strict=True))
-    seconds = time.thread_time() - start
-    broken = int(fresh.sum())
-    return Account(name, len(left), broken, errors, queries, forwards, backwards, seconds, reason), fresh
-
-
-def _spent(oracle: Oracle) -> tuple[int, int, int, int]:
-    """Queries, forward and backward passes so far, and rows the model failed on."""
-    return (
-        int(oracle.queries.sum()),
-        int(oracle.forwards.sum()),
-        int(oracle.backwards.sum()),
-        len(oracle.reasons),
+    lost = oracle.failed & ~failed
+    return _Stage(
+        shown=shown,
+        won=kept.won & ~won,
+        failed=lost if reason is None else lost | (shown & ~kept.won),
+        queries=oracle.queries - queries,
+        backwards=oracle.backwards - backwards,
+        seconds=time.thread_time() - start,
+        reason=reason,
     )

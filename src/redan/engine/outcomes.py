@@ -21,7 +21,7 @@ class Status(IntEnum):
 
 
 class Account(NamedTuple):
-    """What one attack did and cost, over the rows it was shown."""
+    """What one attack did and cost, over the rows it was shown. reason: what it raised, if it did."""
 
     name: str
     attempted: int
@@ -31,7 +31,7 @@ class Account(NamedTuple):
     forwards: int
     backwards: int
     seconds: float
-    reason: str | None = None
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,35 +44,57 @@ class Outcomes:
     right: Tensor  # answered right on the clean input
     status: Tensor  # Status
     by: Tensor  # which attack broke it; -1 none, or the clean input already did
+    failed: Tensor  # during which attack the model failed on it, or that attack raised; -1 none
     share: Tensor  # how often the saved input reached the goal when measured again
     distance: Tensor  # inf where nothing won
-    queries: Tensor
-    forwards: Tensor
-    backwards: Tensor
+    shown: Tensor  # (N, A) bool: the row was left when the attack's turn came
+    queries_by: Tensor  # (N, A), each one forward pass
+    backwards_by: Tensor  # (N, A)
     blind: Tensor  # gradients that were 0 or not finite
     reasons: dict[int, str]  # by position in the run
-    accounts: tuple[Account, ...]
+    names: tuple[str, ...]  # of the attacks
+    seconds: tuple[float, ...]  # CPU time of each attack
+    crashed: dict[str, str]  # attacks that raised, and what
+
+    @property
+    def queries(self) -> Tensor:
+        """Inputs shown for each row, each one forward pass: (N,)."""
+        return self.queries_by.sum(1)
+
+    @property
+    def backwards(self) -> Tensor:
+        """Backward passes for each row: (N,)."""
+        return self.backwards_by.sum(1)
+
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        """Each attack's account."""
+        return tuple(
+            Account(
+                name=name,
+                attempted=int(self.shown[:, a].sum()),
+                broken=int((self.by == a).sum()),
+                errors=int((self.failed == a).sum()),
+                queries=int(self.queries_by[:, a].sum()),
+                forwards=int(self.queries_by[:, a].sum()),
+                backwards=int(self.backwards_by[:, a].sum()),
+                seconds=self.seconds[a],
+                reason=self.crashed.get(name),
+            )
+            for a, name in enumerate(self.names)
+        )
+
+
+_OF_THE_RUN = ("reasons", "names", "seconds", "crashed")
 
 
 def joined(parts: Sequence[Outcomes]) -> Outcomes:
     """Blocks' outcomes as one."""
-    columns = [f.name for f in fields(Outcomes) if f.name not in ("reasons", "accounts")]
-    merged = {name: torch.cat([getattr(part, name) for part in parts]) for name in columns}
-    accounts = tuple(summed(part) for part in zip(*(p.accounts for p in parts), strict=True))
-    reasons = {at: reason for part in parts for at, reason in part.reasons.items()}
-    return Outcomes(**merged, reasons=reasons, accounts=accounts)
-
-
-def summed(accounts: Sequence[Account]) -> Account:
-    """One attack's account over several blocks."""
-    return Account(
-        name=accounts[0].name,
-        attempted=sum(a.attempted for a in accounts),
-        broken=sum(a.broken for a in accounts),
-        errors=sum(a.errors for a in accounts),
-        queries=sum(a.queries for a in accounts),
-        forwards=sum(a.forwards for a in accounts),
-        backwards=sum(a.backwards for a in accounts),
-        seconds=sum(a.seconds for a in accounts),
-        reason=next((a.reason for a in accounts if a.reason), None),
+    columns = [f.name for f in fields(Outcomes) if f.name not in _OF_THE_RUN]
+    return Outcomes(
+        **{name: torch.cat([getattr(part, name) for part in parts]) for name in columns},
+        reasons={at: reason for part in parts for at, reason in part.reasons.items()},
+        names=parts[0].names,
+        seconds=tuple(map(sum, zip(*(part.seconds for part in parts), strict=True))),
+        crashed={name: reason for part in reversed(parts) for name, reason in part.crashed.items()},
     )

@@ -67,7 +67,7 @@ def run(
 
             outcome = attacked(job, blocks[at], classes, purse, tell)
             size = len(blocks[at])
-            tell(size, int((outcome.forwards + outcome.backwards).sum()), size)
+            tell(size, int((outcome.queries + outcome.backwards).sum()), size)
             return outcome
 
         found: dict[int, Outcomes] = {}
@@ -156,7 +156,7 @@ def attack(
         success=success,
         distance=found.distance,
         queries=found.queries,
-        forwards=found.forwards,
+        forwards=found.queries,
         backwards=found.backwards,
         errors=found.reasons,
     )

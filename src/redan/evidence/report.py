@@ -37,7 +37,7 @@ class IntervalPart(_Part):
     high: float
     confidence: float
     method: str
-    """clopper-pearson, or bootstrap for a stochastic model."""
+    """clopper-pearson; bootstrap for a stochastic model; confidence-sequence for a gate."""
     sides: int
 
 
@@ -59,14 +59,18 @@ class RequirementPart(_Part):
     """Observed; errors and undecided rows count as broken."""
     unit: str
     k: int | None
+    """Of the class where it is lowest, if it is about the worst class; so are n, errors and undecided."""
     n: int | None
     errors: int
     undecided: int
+    """Cut off by our limits, or never reached."""
     interval: IntervalPart | None
     """Two-sided, at the file's confidence."""
     bound_used: float | None
     """The one-sided bound that was compared with the threshold, at the level that Holm leaves."""
     rows_to_decide: int | None
+    """Rows to draw at which the bound in use would decide, if the rate seen stays as it is; null once it is decided,
+    and where the rate lies within half a row of the threshold."""
     certified: Certified | None
     verdict: Verdict
     reasons: list[str]
@@ -90,16 +94,19 @@ class AttackPart(_Part):
 
 
 class ClassPart(_Part):
-    """One class under one attacker."""
+    """One class under one attacker, counted as `Counts` counts all rows."""
 
     name: str
     drawn: int
     right: int
     robust: int
+    errors: int
+    undecided: int
+    """Right on the clean input and cut off by our limits, or never reached."""
 
 
 class Counts(_Part):
-    """What became of the rows drawn. right + wrong + errors before the attack is drawn."""
+    """What became of the rows drawn. right + wrong + unanswered + missing is drawn."""
 
     drawn: int
     right: int
@@ -114,6 +121,8 @@ class Counts(_Part):
     """Right on the clean input, then not judged; or unanswered."""
     undecided: int
     """Right on the clean input, then cut off by our limits."""
+    missing: int
+    """Never reached, because the run was interrupted: nothing is known of them."""
     held: list[int] | None
     """For a stochastic model: judged rows by how often they held, in steps of 1/20 from 0 to 1."""
 
@@ -139,18 +148,39 @@ class AttackerPart(_Part):
 
     name: str
     kind: str
+    why: str
+    """Why the attacker is realistic here, in the threat model's words."""
+    goal: str
+    impact: str | None
+    """Of a success on the owner: low, medium, high or critical; None where the threat model does not say."""
     techniques: list[str]
     change: str | None
     knowledge: str | None
     status: str
     """assessed, or not built."""
     reason: str | None
+    strength: str
+    """Of the evidence: certified, adaptive, standard, heuristic or not tested."""
     counts: Counts | None
     attacks: list[AttackPart]
     by_class: list[ClassPart]
     curve: list[CurvePart]
     success_8bit: int | None
     diagnosis: list[Diagnosis]
+
+
+class RiskPart(_Part):
+    """What one attacker's success costs them and the owner; the first rank is the worst."""
+
+    rank: int
+    attacker: str
+    impact: str | None
+    success_rate: float
+    """Rows broken of those answered right."""
+    median_queries: float | None
+    """That a broken row took, over all attacks; None where nothing was broken."""
+    usd_per_success: float | None
+    """What all queries cost for each row broken; None without a price."""
 
 
 class CheckPart(_Part):
@@ -200,6 +230,11 @@ class RunPart(_Part):
     mode: str
     seed: int
     rows: int
+    """Rows that were taken: with a gate, no more than it took to decide."""
+    planned: int
+    """Rows that the threat model asks for."""
+    gate: bool
+    """Whether rows were taken one after another until the requirements were decided: bounds hold at any such time."""
     confidence: float
     family: str
     reproducible: bool
@@ -217,6 +252,7 @@ class Report(_Part):
     classes: list[str]
     requirements: list[RequirementPart]
     attackers: list[AttackerPart]
+    risks: list[RiskPart]
     preflight: list[CheckPart]
     plan: list[PlanPart]
     skipped: list[str]

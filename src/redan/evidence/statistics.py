@@ -1,7 +1,9 @@
 """Exact statistics of counts: Clopper–Pearson bounds, binomial p-values, Holm's step-down procedure.
 
-A rate is always k successes of n independent rows (or trained victims, or surrogates). All of it is exact:
-the normal approximation is never used.
+A rate is always k successes of n independent rows (or trained victims, or surrogates), and n is fixed before the
+first is looked at (`redan.evidence.sequences` is for a run that stops when it has seen enough). All of it is exact:
+the normal approximation is never used. Counts are whole; a real k or n is taken too, as the curve through the whole
+ones, and is good for planning only.
 
 >>> found = interval(9, 10)
 >>> (round(found.low, 3), round(found.high, 3), found.confidence)
@@ -14,11 +16,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from scipy.stats import beta
+from scipy.special import betainc, betaincc, betainccinv, betaincinv
 
 from redan.errors import SettingError
 
-__all__ = ["Holm", "Interval", "holm", "interval", "lower_bound", "p_at_least", "p_at_most", "upper_bound"]
+__all__ = [
+    "Holm",
+    "Interval",
+    "check_counts",
+    "check_share",
+    "check_threshold",
+    "holm",
+    "interval",
+    "lower_bound",
+    "p_at_least",
+    "p_at_most",
+    "upper_bound",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +73,12 @@ def interval(k: int, n: int, confidence: float = 0.95) -> Interval:
     >>> interval(0, 10).low
     0.0
     """
-    _check_share("confidence", confidence)
+    check_share("confidence", confidence)
     tail = (1 - confidence) / 2
     return Interval(lower_bound(k, n, tail), upper_bound(k, n, tail), confidence)
 
 
-def lower_bound(k: int, n: int, alpha: float) -> float:
+def lower_bound(k: float, n: float, alpha: float) -> float:
     """Return the one-sided lower Clopper–Pearson bound: the true rate is below it with chance alpha at most.
 
     It is the alpha quantile of Beta(k, n − k + 1), and 0 for k = 0.
@@ -72,12 +86,12 @@ def lower_bound(k: int, n: int, alpha: float) -> float:
     >>> round(lower_bound(10, 10, 0.05), 4)  # 0.05 ** (1 / 10)
     0.7411
     """
-    _check_counts(k, n)
-    _check_share("alpha", alpha)
-    return 0.0 if k == 0 else float(beta.ppf(alpha, k, n - k + 1))
+    check_counts(k, n)
+    check_share("alpha", alpha)
+    return 0.0 if k == 0 else float(betaincinv(k, n - k + 1, alpha))
 
 
-def upper_bound(k: int, n: int, alpha: float) -> float:
+def upper_bound(k: float, n: float, alpha: float) -> float:
     """Return the one-sided upper Clopper–Pearson bound: the true rate is above it with chance alpha at most.
 
     It is the 1 − alpha quantile of Beta(k + 1, n − k), and 1 for k = n.
@@ -85,12 +99,12 @@ def upper_bound(k: int, n: int, alpha: float) -> float:
     >>> round(upper_bound(0, 1000, 0.025), 4)  # 1 - 0.025 ** (1 / 1000)
     0.0037
     """
-    _check_counts(k, n)
-    _check_share("alpha", alpha)
-    return 1.0 if k == n else float(beta.isf(alpha, k + 1, n - k))
+    check_counts(k, n)
+    check_share("alpha", alpha)
+    return 1.0 if k == n else float(betainccinv(k + 1, n - k, alpha))
 
 
-def p_at_least(k: int, n: int, threshold: float) -> float:
+def p_at_least(k: float, n: float, threshold: float) -> float:
     """Return P[X ≥ k] for X ~ Binomial(n, threshold): the p-value against "the rate is below threshold".
 
     A small value shows that the rate is at least threshold. `lower_bound(k, n, alpha) >= threshold` exactly
@@ -99,12 +113,12 @@ def p_at_least(k: int, n: int, threshold: float) -> float:
     >>> p_at_least(10, 10, 0.5)
     0.0009765625
     """
-    _check_counts(k, n)
-    _check_threshold(threshold)
-    return 1.0 if k == 0 else float(beta.cdf(threshold, k, n - k + 1))
+    check_counts(k, n)
+    check_threshold(threshold)
+    return 1.0 if k == 0 else float(betainc(k, n - k + 1, threshold))
 
 
-def p_at_most(k: int, n: int, threshold: float) -> float:
+def p_at_most(k: float, n: float, threshold: float) -> float:
     """Return P[X ≤ k] for X ~ Binomial(n, threshold): the p-value against "the rate is above threshold".
 
     A small value shows that the rate is at most threshold. `upper_bound(k, n, alpha) <= threshold` exactly
@@ -113,9 +127,9 @@ def p_at_most(k: int, n: int, threshold: float) -> float:
     >>> p_at_most(0, 10, 0.5)
     0.0009765625
     """
-    _check_counts(k, n)
-    _check_threshold(threshold)
-    return 1.0 if k == n else float(beta.sf(threshold, k + 1, n - k))
+    check_counts(k, n)
+    check_threshold(threshold)
+    return 1.0 if k == n else float(betaincc(k + 1, n - k, threshold))
 
 
 def holm(p_values: Sequence[float], alpha: float) -> Holm:
@@ -129,7 +143,7 @@ def holm(p_values: Sequence[float], alpha: float) -> Holm:
     >>> holm([0.01, 0.04, 0.03], alpha=0.05)
     Holm(levels=(0.016666666666666666, 0.025, 0.025), rejected=(True, False, False))
     """
-    _check_share("alpha", alpha)
+    check_share("alpha", alpha)
     for p in p_values:
         if not 0 <= p <= 1:
             raise SettingError(f"a p-value lies from 0 to 1, got {p}; pass the result of p_at_least or p_at_most.")
@@ -145,16 +159,19 @@ def holm(p_values: Sequence[float], alpha: float) -> Holm:
     return Holm(tuple(levels), tuple(rejected))
 
 
-def _check_counts(k: int, n: int) -> None:
+def check_counts(k: float, n: float) -> None:
+    """Raise SettingError unless k is of n."""
     if not 0 <= k <= n:
         raise SettingError(f"k successes of n must satisfy 0 <= k <= n, got k={k} and n={n}; check the counts.")
 
 
-def _check_share(name: str, value: float) -> None:
+def check_share(name: str, value: float) -> None:
+    """Raise SettingError unless a level or a confidence lies between 0 and 1."""
     if not 0 < value < 1:
         raise SettingError(f"{name} must lie between 0 and 1, both excluded, got {value}.")
 
 
-def _check_threshold(threshold: float) -> None:
+def check_threshold(threshold: float) -> None:
+    """Raise SettingError unless the threshold is a rate."""
     if not 0 <= threshold <= 1:
         raise SettingError(f"threshold is a rate from 0 to 1, got {threshold}.")

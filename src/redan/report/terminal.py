@@ -13,7 +13,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from redan.evidence.report import AttackerPart, PlanPart, Report, RequirementPart, Verdict
+from redan.evidence.comparison import Compared
+from redan.evidence.paired import Change
+from redan.evidence.report import AttackerPart, CheckPart, CurvePart, PlanPart, Report, RequirementPart, Verdict
 from redan.evidence.requirement import Direction
 
 _COLOR = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.INCONCLUSIVE: "bold yellow"}
@@ -99,8 +101,13 @@ def attacker(part: AttackerPart) -> RenderableType:
     title = Text.assemble((part.name, "bold"), "  " + ", ".join(word for word in about if word))
     c = part.counts
     said = f"{c.right:,} of {c.drawn:,} rows right on the clean input: {c.broken:,} broken, {c.robust:,} robust"
-    open_rows = [f"{n:,} {word}" for n, word in ((c.errors, "errors"), (c.undecided, "undecided")) if n]
+    rest = ((c.errors, "errors"), (c.undecided, "undecided"), (c.missing, "never reached"))
+    open_rows = [f"{n:,} {word}" for n, word in rest if n]
     lines: list[RenderableType] = [title, _indented(Text(", ".join([said, *open_rows])))]
+    if part.success_8bit is not None and c.broken:
+        lines.append(_indented(Text(f"{part.success_8bit:,} of {c.broken:,} stay broken when rounded to 8 bits")))
+    if part.curve:
+        lines.append(_indented(_curve(part.curve)))
     table = _table(("attack", "shown", "broken", "queries", "passes", "CPU s"), right=(1, 2, 3, 4, 5))
     for a in part.attacks:
         passes = f"{a.forwards + a.backwards:,}"
@@ -110,6 +117,13 @@ def attacker(part: AttackerPart) -> RenderableType:
     if part.diagnosis:
         lines.append(_indented(_listed("!", (f"{d.name}: {d.detail}" for d in part.diagnosis), "yellow")))
     return Group(*lines)
+
+
+def _curve(curve: Sequence[CurvePart]) -> RenderableType:
+    """Robust rows at a quarter, half, three quarters and all of the radius."""
+    points = [curve[i * (len(curve) - 1) // 4] for i in range(1, 5)]
+    said = ", ".join(f"{point.robust:,} at {point.radius:.3g}" for point in points)
+    return Text(f"at most so many rows are robust at smaller radii: {said}")
 
 
 def _noted(report: Report) -> Iterable[str]:
@@ -122,6 +136,10 @@ def _noted(report: Report) -> Iterable[str]:
         yield f"{error.rows:,} rows could not be judged: {error.reason} (first: {error.first})"
     for name in report.skipped:
         yield f"skipped on request: {name}"
+    if report.run.gate and report.run.rows < report.run.planned:
+        yield f"the gate took {report.run.rows:,} of {report.run.planned:,} rows: no more were needed to decide"
+    if any(part.counts is not None and part.counts.missing for part in report.attackers):
+        yield "the run was broken off before all rows were reached: redan assess --resume goes on with it"
     for hit in report.limits_hit:
         yield f"our own limit of {hit} ended the run: rows cut off are undecided, and it cannot be repeated exactly"
 
@@ -146,6 +164,40 @@ def show(report: Report, console: Console) -> None:
         console.print(part)
     console.print()
     console.print(Text(f"report: {report.run.folder}/report.json", style="dim"), soft_wrap=True)
+
+
+def show_preflight(checks: Sequence[CheckPart], console: Console) -> None:
+    """Print what each check found, and the remedy where it fired."""
+    table = _table(("check", "status", "found"), wide=2)
+    for check in checks:
+        style = "green" if check.status == "pass" else "bold red" if check.status == "refuse" else "yellow"
+        found = check.detail if check.status == "pass" else "; ".join(filter(None, (check.detail, check.remedy)))
+        table.add_row(Text(check.check), Text(check.status, style=style), Text(found))
+    console.print(table)
+
+
+def show_comparison(parts: Sequence[Compared], console: Console) -> None:
+    """Print each metric beside the baseline's: which rows were lost and won, and whether that is beyond noise."""
+    headings = ("beside the baseline", "before", "now", "lost", "won", "p-value", "verdict")
+    table = _table(headings, right=(1, 2, 3, 4, 5))
+    for part in parts:
+        rows = part.rows
+        held = [f"{100 * count / rows.rows:.1f} %" for count in (rows.both + rows.lost, rows.both + rows.won)]
+        name = part.metric if part.against is None else f"{part.metric}, {part.against}"
+        style = "bold red" if part.worse else "green" if part.change is Change.NOT_WORSE else "yellow"
+        word = Text("no worse beyond noise" if part.change is Change.INCONCLUSIVE else str(part.change), style=style)
+        table.add_row(Text(name), *held, f"{rows.lost:,}", f"{rows.won:,}", f"{part.p_value:.3g}", word)
+    console.print()
+    console.print(table)
+    for part in parts:
+        left = {
+            "could not be judged in one of them": part.unjudged,
+            "are only in the baseline": part.only_before,
+            "are only in this run": part.only_now,
+        }
+        said = "".join(f"; {count:,} {words}" for words, count in left.items() if count)
+        if said:
+            console.print(f"! {part.metric}: {part.rows.rows:,} rows were compared{said}", style="yellow")
 
 
 def _chosen(parts: Sequence[PlanPart], rows: int) -> RenderableType:

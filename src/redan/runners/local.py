@@ -37,7 +37,7 @@ def one_thread_each() -> Iterator[None]:
 
 def each(work: Callable[[T], R], items: Sequence[T], workers: int, stop: Callable[[], None]) -> Iterator[tuple[int, R]]:
     """(position, result) of each item as it is done. On any exception `stop` is called, so that running work
-    can end early, and no new item is started.
+    can end early, and no new item is started; on an interrupt what was running is waited for and still given.
     """
     with one_thread_each():
         if workers <= 1 or len(items) <= 1:
@@ -50,6 +50,13 @@ def each(work: Callable[[T], R], items: Sequence[T], workers: int, stop: Callabl
                 while waiting:
                     for done in wait(waiting, return_when=FIRST_COMPLETED).done:
                         yield waiting.pop(done), done.result()
+            except KeyboardInterrupt:
+                stop()
+                pool.shutdown(wait=True, cancel_futures=True)
+                for ended, i in waiting.items():
+                    if not ended.cancelled() and ended.exception() is None:
+                        yield i, ended.result()
+                raise
             except BaseException:
                 stop()
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -106,6 +106,8 @@ class EvasionCapability(Part):
 
     queries_per_row: Count | None = None
     """Inputs that the model answers for one row; absent: unlimited; refused for knowledge: gradients."""
+    usd_per_1000_queries: Positive | None = None
+    """The price of 1,000 answers in US dollars; `limits.usd` counts it. Absent: they cost nothing."""
 
 
 class Evasion(Part):

@@ -39,6 +39,8 @@ class Loaded(NamedTuple):
     """The folder of the file, absolute."""
     digest: str
     """SHA-256 of the file's bytes, in hexadecimal."""
+    content: bytes
+    """The file's bytes."""
 
 
 def read(path: str | PathLike[str]) -> Loaded:
@@ -57,7 +59,7 @@ def read(path: str | PathLike[str]) -> Loaded:
             raise _refusal(path, problems(error, root)) from None
     except RecursionError:
         raise ThreatModelError(f"{path} is nested too deeply to be a threat model") from None
-    return Loaded(model, path.absolute().parent, hashlib.sha256(content).hexdigest())
+    return Loaded(model, path.absolute().parent, hashlib.sha256(content).hexdigest(), content)
 
 
 def _bytes(path: Path) -> bytes:

@@ -1,0 +1,162 @@
+"""How a run begins: what its first line says, and whether a run that was broken off may go on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from redan.assessment.build import Built
+from redan.assessment.parts import change_of, goal_of, plan_parts
+from redan.assessment.preflight import Finding
+from redan.errors import EvidenceError
+from redan.evidence.folder import MODEL, RunFolder, digest, file_digest
+from redan.evidence.log import AttackerHead, AttackHead, RunLine
+from redan.evidence.report import CheckPart
+from redan.evidence.summary import Summary, summary
+from redan.protocols import Access, needs, settings
+from redan.registry import ATTACKS
+from redan.targets.torch import accelerated
+from redan.threat.file import Loaded
+from redan.threat.planner import Campaign, Plan
+from redan.threat.system import Impacts
+
+_MEANT = {
+    "threat_model": "the threat-model file",
+    "model": "the model",
+    "data": "the data",
+    "rows": "the rows drawn",
+    "redan": "redan itself",
+}
+
+
+def digests(loaded: Loaded, built: Built, names: tuple[str, ...]) -> dict[str, str | None]:
+    """sha256 of everything that decides a run."""
+    package = Path(__file__).resolve().parent.parent
+    sources = sorted(package.rglob("*.py"))
+    return {
+        "model": built.model_digest,
+        "data": built.data_digest,
+        "rows": digest("\n".join(names).encode()),
+        "threat_model": loaded.digest,
+        "redan": digest(b"".join(file_digest(path).encode() for path in sources)),
+    }
+
+
+def check_parts(findings: tuple[Finding, ...], notes: tuple[str, ...]) -> list[CheckPart]:
+    """The preflight as the report shows it, with what was done to the data on the way in."""
+    return [
+        CheckPart(check=f.check, level=f.level, status=f.status, detail=f.detail, remedy=f.remedy) for f in findings
+    ] + [CheckPart(check="data", level="warn", status="pass", detail=note, remedy="") for note in notes]
+
+
+def first_line(
+    loaded: Loaded,
+    plan: Plan,
+    built: Built,
+    names: tuple[str, ...],
+    checks: list[CheckPart],
+    run: dict[str, str | None],
+    *,
+    id: str,
+    gate: bool,
+    eight_bit: bool,
+) -> RunLine:
+    """What a run's log begins with. run: `digests`."""
+    model = loaded.model
+    said = model.system.classes
+    return RunLine(
+        id=id,
+        started=datetime.now(UTC).isoformat(),
+        system=model.system.name,
+        classes=list(said) if isinstance(said, tuple) else [str(c) for c in range(said or 0)],
+        ids=list(names),
+        labels=built.y.tolist(),
+        requirements=list(model.requirements),
+        attackers=[_attacker(campaign, model.system.impact) for campaign in plan.campaigns],
+        preflight=checks,
+        plan=plan_parts(plan),
+        skipped=list(plan.skipped),
+        mode=str(model.attacks.mode),
+        seed=model.statistics.seed,
+        confidence=model.statistics.confidence,
+        family=str(model.statistics.family),
+        gate=gate,
+        stochastic=built.target.stochastic,
+        eight_bit=eight_bit,
+        environment=environment(built),
+        digests=run,
+    )
+
+
+def _attacker(campaign: Campaign, impacts: Impacts) -> AttackerHead:
+    attacker, built = campaign.attacker, campaign.within is not None
+    assessed = built and bool(campaign.attacks)
+    names = {name for name, _ in campaign.attacks}
+    impact = getattr(impacts, str(attacker.kind))
+    radius = None if campaign.within is None else campaign.within.radius
+    return AttackerHead(
+        name=attacker.name,
+        kind=str(attacker.kind),
+        why=attacker.why,
+        goal=goal_of(campaign),
+        impact=None if impact is None else str(impact),
+        techniques=sorted({t for entry in ATTACKS if entry.name in names for t in entry.techniques}),
+        change=change_of(campaign),
+        radius=float(radius) if assessed and radius is not None else None,
+        knowledge=campaign.knowledge.name.lower() if assessed else None,
+        usd_per_1000_queries=campaign.capability.usd_per_1000_queries,
+        status="assessed" if assessed else "skipped" if built else "not built",
+        reason=None if assessed else campaign.reason or "every attack was skipped",
+        attacks=[
+            AttackHead(name=name, settings=settings(attack), access=_WORDS[needs(attack).access])
+            for name, attack in campaign.attacks
+        ],
+    )
+
+
+_WORDS = {Access.LABELS: "labels", Access.SCORES: "scores", Access.GRADIENTS: "gradients"}
+
+
+def environment(built: Built) -> dict[str, str]:
+    """Where a run runs, as far as it may change a byte."""
+    fast = getattr(accelerated(built.target, built.x[:2]), "fast", False)
+    libraries = {name: version(name) for name in ("torch", "numpy", "scipy", "safetensors", "redan")}
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": str(os.cpu_count()),
+        "device": str(built.target.device),
+        "gradient_path": "folded one-channel convolutions" if fast else "plain",
+        **libraries,
+    }
+
+
+def reopened(where: str) -> tuple[RunFolder, Summary]:
+    """A run that was broken off, and what its log says so far."""
+    folder = RunFolder.open(where)
+    return folder, summary(folder.lines())
+
+
+def changed_since(head: RunLine, found: dict[str, str | None]) -> list[str]:
+    """What of everything that decides a run is not what it was, in words."""
+    other = [words for key, words in _MEANT.items() if head.digests.get(key) != found[key]]
+    return other if head.environment.get("torch") == version("torch") else [*other, "the version of torch"]
+
+
+def same_run(head: RunLine, found: dict[str, str | None], where: str) -> None:
+    """Raise EvidenceError if anything that decides a run has changed."""
+    other = changed_since(head, found)
+    if other:
+        raise EvidenceError(
+            f"{where} cannot go on: {', '.join(other)} changed since it began; start a new run, or put back what it was"
+        )
+
+
+def begin(folder: RunFolder, head: RunLine, threat_model: bytes) -> Summary:
+    """Write what a new run begins with."""
+    folder.write(MODEL, threat_model)
+    folder.append(head)
+    return Summary(head)

@@ -1,0 +1,167 @@
+"""The lines of a run's log. A row's line is written once all is known of it, so a row is finished or not begun.
+
+The first line says everything that decides the run and does not come from asking the model; with the rows' lines
+the whole report follows from it. A row that stands twice (its first attempt was cut off by our limits) counts as
+its last line says.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from redan.evidence.report import CheckPart, PlanPart
+from redan.evidence.requirement import Requirement
+
+VERSION = 1
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class AttackHead(_Line):
+    """One attack that a run tries."""
+
+    name: str
+    settings: str
+    access: Literal["labels", "scores", "gradients"]
+    """What it needs to see of the model."""
+
+
+class AttackerHead(_Line):
+    """One attacker of the threat model."""
+
+    name: str
+    kind: str
+    why: str
+    goal: str
+    impact: str | None
+    techniques: list[str]
+    change: str | None
+    radius: float | None
+    """Of the set that the change means."""
+    knowledge: str | None
+    usd_per_1000_queries: float | None
+    status: Literal["assessed", "not built", "skipped"]
+    reason: str | None
+    attacks: list[AttackHead]
+
+
+class RunLine(_Line):
+    """What was decided before the first attack."""
+
+    event: Literal["run"] = "run"
+    version: Literal[1] = 1
+    id: str
+    started: str
+    system: str
+    classes: list[str]
+    ids: list[str]
+    """The name of each row, in the order in which rows are taken."""
+    labels: list[int]
+    """The right class of each row, in the order in which rows are taken."""
+    requirements: list[Requirement]
+    attackers: list[AttackerHead]
+    preflight: list[CheckPart]
+    plan: list[PlanPart]
+    skipped: list[str]
+    mode: str
+    seed: int
+    confidence: float
+    family: str
+    gate: bool
+    stochastic: bool
+    eight_bit: bool
+    """Whether success is told after rounding to 256 levels too: inputs are images."""
+    environment: dict[str, str]
+    digests: dict[str, str | None]
+    """sha256 of model, data, rows, threat_model, redan."""
+
+
+class BlockLine(_Line):
+    """Rows that were worked on together: where their inputs are, and what it took. Their lines follow."""
+
+    event: Literal["block"] = "block"
+    attacker: str
+    inputs: str | None
+    """File under inputs/; None where none are kept."""
+    sha256: str
+    seconds: dict[str, float]
+    """CPU seconds of each attack."""
+    crashed: dict[str, str]
+    """Attacks that raised, and what."""
+
+
+class RowLine(_Line):
+    """One row under one attacker, attacked and measured again from what was saved."""
+
+    event: Literal["row"] = "row"
+    attacker: str
+    row: int
+    """Its place in the order in which rows are taken."""
+    id: str
+    index: int
+    """Its place in the data."""
+    y: int
+    answered: bool
+    right: bool
+    status: Literal["robust", "broken", "error", "undecided"]
+    share: float
+    """How often the saved input reached the goal when it was measured again."""
+    by: str | None
+    """The attack that broke it."""
+    failed: str | None
+    """The attack during which the model failed, or that itself raised."""
+    reason: str | None
+    distance: float | None
+    near: float | None
+    """Distance of the nearest input that still broke it, when the saved one was projected on smaller balls."""
+    before: int | None
+    """The class that the clean input got when it was measured again."""
+    after: int | None
+    """The class that the saved input got."""
+    eight_bit: bool | None
+    """Whether the saved input still breaks the model when it is rounded to 256 levels."""
+    spent: dict[str, tuple[int, int]]
+    """Queries and backward passes of each attack that was shown the row."""
+    blind: int
+    """Gradients that were 0 or not finite."""
+    input: str
+    """sha256 of the saved input's bytes."""
+    saved: int | None
+    """Its place in the block's file; None where the clean input is the saved one, or none is kept."""
+
+
+class ResumedLine(_Line):
+    """A run that was broken off goes on from here."""
+
+    event: Literal["resumed"] = "resumed"
+    started: str
+
+
+class EndedLine(_Line):
+    """Why and when a session ended."""
+
+    event: Literal["ended"] = "ended"
+    why: str
+    """done, decided (by a gate), interrupted, or the name of an error."""
+    rows: int
+    """Rows taken."""
+    limits_hit: list[str]
+    seconds: float
+
+
+Line: TypeAlias = RunLine | BlockLine | RowLine | ResumedLine | EndedLine
+_LINE: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="event")])
+
+
+def dumped(line: Line) -> bytes:
+    """A line of the log."""
+    return line.model_dump_json().encode() + b"\n"
+
+
+def parsed(text: bytes) -> Line:
+    """What a line of the log says. Raises ValueError for anything else."""
+    return _LINE.validate_json(text)

@@ -1,0 +1,36 @@
+"""Which attacker to fear most: how often they succeed, what it costs them, and what it costs the owner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from redan.evidence.report import AttackerPart, RiskPart
+
+_WEIGHT = {"low": 1, "medium": 2, "high": 3, "critical": 4, None: 2}  # what is not stated counts as medium
+
+
+def ranked(attackers: Sequence[AttackerPart], costs: Mapping[str, tuple[float | None, float | None]]) -> list[RiskPart]:
+    """The assessed attackers, the worst first: success rate times the impact's level, the cheaper first among equals.
+
+    costs: median queries of a broken row and US dollars for each, by attacker.
+    """
+    found = []
+    for part in attackers:
+        if part.counts is None:
+            continue
+        rate = part.counts.broken / part.counts.right if part.counts.right else 0.0
+        queries, usd = costs[part.name]
+        key = (-rate * _WEIGHT[part.impact], queries if queries is not None else float("inf"))
+        found.append((key, part, rate, queries, usd))
+    found.sort(key=lambda each: each[0])
+    return [
+        RiskPart(
+            rank=rank,
+            attacker=part.name,
+            impact=part.impact,
+            success_rate=rate,
+            median_queries=queries,
+            usd_per_success=usd,
+        )
+        for rank, (_, part, rate, queries, usd) in enumerate(found, 1)
+    ]

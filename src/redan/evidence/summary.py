@@ -1,0 +1,169 @@
+"""From the log to the report: everything that `report.json` says follows from the lines of the log."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from redan.errors import EvidenceError
+from redan.evidence.diagnosis import diagnosed
+from redan.evidence.folder import RunFolder
+from redan.evidence.log import AttackerHead, BlockLine, EndedLine, Line, ResumedLine, RowLine, RunLine
+from redan.evidence.report import AttackerPart, Report, RunPart, Verdict
+from redan.evidence.risk import ranked
+from redan.evidence.tally import Tally
+from redan.evidence.verdict import judge
+
+_SHOWS_NOT = (
+    "Robust accuracy is what these attacks did not break; another attack can only lower it. It is no proof.",
+    "Nothing is shown about changes outside the declared sets, nor about rows unlike those that were drawn.",
+)
+
+
+class Summary:
+    """A run so far, line by line."""
+
+    def __init__(self, head: RunLine) -> None:
+        self.head = head
+        self.tallies = {
+            each.name: Tally(each, head.labels, head.classes) for each in head.attackers if each.status == "assessed"
+        }
+        self.ended: EndedLine | None = None
+        self._seconds = 0.0
+
+    def see(self, *lines: Line) -> None:
+        """Count some lines more."""
+        for line in lines:
+            match line:
+                case RowLine():
+                    self._tally(line.attacker).row(line)
+                case BlockLine():
+                    self._tally(line.attacker).block(line)
+                case EndedLine():
+                    self.ended = line
+                    self._seconds += line.seconds
+                case ResumedLine():
+                    self.ended = None
+                case RunLine():
+                    raise EvidenceError("the log begins twice; the evidence was changed, run again")
+
+    def _tally(self, attacker: str) -> Tally:
+        if attacker not in self.tallies:
+            raise EvidenceError(f"the log has rows of '{attacker}', who is no attacker of the run; it was changed")
+        return self.tallies[attacker]
+
+    def taken(self) -> int:
+        """Rows that were taken: all that were planned, but for a gate, which stops when it knows."""
+        if not self.head.gate:
+            return len(self.head.labels)
+        if self.ended is not None:
+            return min(self.ended.rows, len(self.head.labels))
+        return max((int(tally.seen.sum()) for tally in self.tallies.values()), default=0)
+
+    def report(self, url: str, rows: int | None = None) -> Report:
+        """The report, judged by the run's own requirements. rows: so many as were taken so far, for a gate."""
+        head, rows = self.head, self.taken() if rows is None else rows
+        hit = [] if self.ended is None else self.ended.limits_hit
+        parts = [self._attacker(each, rows, bool(hit)) for each in head.attackers]
+        whole = hashlib.sha256(b"".join(tally.digest(rows) for tally in self.tallies.values()))
+        report = Report(
+            schema_version=1,
+            verdict=Verdict.INCONCLUSIVE,
+            exit_code=Verdict.INCONCLUSIVE.exit_code,
+            reasons=[],
+            system=head.system,
+            classes=head.classes,
+            requirements=[],
+            attackers=parts,
+            risks=ranked(parts, {name: tally.cost_of_success(rows) for name, tally in self.tallies.items()}),
+            preflight=head.preflight,
+            plan=head.plan,
+            skipped=head.skipped,
+            errors=[part for tally in self.tallies.values() for part in tally.errors(rows)],
+            limits_hit=hit,
+            shows_not=[*_SHOWS_NOT, *(f"{part.name}: {part.reason}" for part in parts if part.counts is None)],
+            run=RunPart(
+                id=head.id,
+                folder=url,
+                started=head.started,
+                seconds=round(self._seconds, 3),
+                mode=head.mode,
+                seed=head.seed,
+                rows=rows,
+                planned=len(head.labels),
+                gate=head.gate,
+                confidence=head.confidence,
+                family=head.family,
+                reproducible=not hit
+                and (head.gate or all(part.counts is None or not part.counts.missing for part in parts)),
+                model_stochastic=head.stochastic,
+            ),
+            environment=head.environment,
+            digests={**head.digests, "evidence": whole.hexdigest()},
+        )
+        found = judge(report, head.requirements)
+        return report.model_copy(
+            update={
+                "verdict": found.verdict,
+                "exit_code": found.exit_code,
+                "reasons": list(found.reasons),
+                "requirements": list(found.requirements),
+            }
+        )
+
+    def _attacker(self, head: AttackerHead, rows: int, cut: bool) -> AttackerPart:
+        about = {
+            "name": head.name,
+            "kind": head.kind,
+            "why": head.why,
+            "goal": head.goal,
+            "impact": head.impact,
+            "techniques": head.techniques,
+            "change": head.change,
+            "knowledge": head.knowledge,
+            "status": head.status,
+            "reason": head.reason,
+        }
+        tally = self.tallies.get(head.name)
+        if tally is None:
+            return AttackerPart(
+                **about,
+                strength="not tested",
+                counts=None,
+                attacks=[],
+                by_class=[],
+                curve=[],
+                success_8bit=None,
+                diagnosis=[],
+            )
+        attacks = tally.attacks(rows, cut)
+        return AttackerPart(
+            **about,
+            strength="heuristic" if self.head.mode == "quick" or self.head.skipped else "standard",
+            counts=tally.counts(rows, self.head.stochastic),
+            attacks=attacks,
+            by_class=tally.by_class(rows),
+            curve=[] if self.head.stochastic else tally.curve(rows),
+            success_8bit=tally.success_8bit(rows) if self.head.eight_bit else None,
+            diagnosis=diagnosed(tally, attacks, self.head.preflight, rows),
+        )
+
+
+def summary(lines: Iterable[Line]) -> Summary:
+    """Everything that a log says. Raises EvidenceError if it does not begin as a log does."""
+    found: Summary | None = None
+    for line in lines:
+        if found is None:
+            if not isinstance(line, RunLine):
+                raise EvidenceError("the log does not begin with what was run; the evidence is not complete")
+            found = Summary(line)
+        else:
+            found.see(line)
+    if found is None:
+        raise EvidenceError("the log is empty: the run was broken off before its first line, so there is no evidence")
+    return found
+
+
+def report_of(folder: RunFolder) -> Report:
+    """The report of a run folder, from its log alone."""
+    return summary(folder.lines()).report(folder.url)
