@@ -12,14 +12,15 @@ import torch
 
 from redan.engine.run import attack
 from redan.errors import SettingError
-from redan.evasion.square import Square, SquareL2
+from redan.evasion.square import Square, SquareL1, SquareL2
 from redan.perturbations.norms import L2, Linf
+from redan.perturbations.sparse import L0, L1
 from redan.protocols import Access, Ball, cost, needs, settings
 from redan.registry import ATTACKS, Entry, entry
 from redan.testing.victims import LinearVictim
 
 NAMES = [f"{each.name}-{'-'.join(kind.__name__ for kind in each.sets)}" for each in ATTACKS]
-RADIUS: dict[type, float] = {Linf: 0.02, L2: 0.08}
+RADIUS: dict[type, float] = {Linf: 0.02, L2: 0.08, L1: 0.2, L0: 3}
 every = pytest.mark.parametrize("each", ATTACKS, ids=NAMES)
 
 
@@ -32,7 +33,7 @@ def test_names_and_sets_are_unique() -> None:
 def test_an_entry_is_complete(each: Entry) -> None:
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", each.name)
     assert each.sets
-    assert set(each.sets) <= {Linf, L2}
+    assert set(each.sets) <= {Linf, L2, L1, L0}
     assert each.paper == "a baseline" or re.search(r"\b(19|20)\d\d, arXiv:\d{4}\.\d{4,5}$", each.paper)
     assert each.techniques
     assert all(re.fullmatch(r"AML\.T\d{4}(\.\d{3})?", technique) for technique in each.techniques)
@@ -48,7 +49,9 @@ def test_an_entry_s_attack_is_documented(each: Entry) -> None:
     assert module is not None
     year = re.search(r"\b(19|20)\d\d\b", each.paper)
     if year is not None:
-        assert year.group() in module + doc, "the docstring names the paper"
+        parts = [type(part) for part in getattr(made, "parts", ())]
+        inner = "".join(f"{inspect.getdoc(part)} {inspect.getdoc(sys.modules[part.__module__])}" for part in parts)
+        assert year.group() in module + doc + inner, "the docstring names the paper"
 
 
 @every
@@ -82,7 +85,7 @@ def test_an_entry_attacks_and_repeats_itself(each: Entry, kind: type) -> None:
     victim = LinearVictim.drawn(3, classes=4, shape=(12,))
     x, y = victim.rows(12)
     within, made = kind(RADIUS[kind]), each.make()
-    if isinstance(made, Square | SquareL2):
+    if isinstance(made, Square | SquareL1 | SquareL2):
         made = replace(made, queries=150)
     one, again = (
         attack(victim.module(), x, y, made, within=within, seed=7, workers=workers, block=size)
@@ -109,5 +112,12 @@ def test_an_unknown_name_is_told_with_the_known_ones() -> None:
 
 
 def test_a_norm_that_an_attack_lacks_is_told() -> None:
-    with pytest.raises(SettingError, match=r"square moves in Linf, L2, not in Box; choose another attack"):
+    with pytest.raises(SettingError, match=r"square moves in Linf, L2, L1, not in Box; choose another attack"):
         entry("square", type("Box", (), {}))
+
+
+@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd", "apgd-ce", "apgd-t", "square"])
+def test_what_l0_lacks_is_refused_by_name(name: str) -> None:
+    with pytest.raises(SettingError, match=rf"{name} moves in Linf, L2, L1, not in L0; choose another"):
+        entry(name, L0)
+    assert entry("random-noise", L0).sets[-1] is L0

@@ -11,10 +11,14 @@ from torch import Tensor, nn
 from redan.engine.run import attack
 from redan.errors import NotBuiltError, RedanError, SettingError
 from redan.evasion.apgd import APGD
-from redan.evasion.square import Square, SquareL2
+from redan.evasion.apgd_l1 import APGDL1
+from redan.evasion.cascade import Sweep
+from redan.evasion.square import Square, SquareL1, SquareL2
 from redan.evidence.statistics import interval
+from redan.losses import targeted_dlr
 from redan.oracle import Capability, Limits
 from redan.perturbations.norms import L2, Linf
+from redan.perturbations.sparse import L0, L1
 from redan.protocols import Access
 from redan.robustness import Mode, RobustAccuracy, attacks_of, robust_accuracy
 from redan.targets import from_torch
@@ -125,6 +129,26 @@ def test_quick_is_fifty_steps() -> None:
     assert attacks_of(Mode.QUICK, L2(1.0), Access.GRADIENTS, 10) == (("apgd-ce", APGD(steps=50)),)
 
 
+def test_l1_has_its_own_forms() -> None:
+    names = attacks_of(Mode.DEFAULT, L1(1.0), Access.GRADIENTS, 10)
+    targeted = Sweep(APGDL1(loss=targeted_dlr), targets=9)
+    assert names == (("apgd-ce", APGDL1()), ("apgd-t", targeted), ("square", SquareL1(queries=1000)))
+    assert attacks_of(Mode.QUICK, L1(1.0), Access.GRADIENTS, 10) == (("apgd-ce", APGDL1(steps=50)),)
+    x, y = VICTIM.rows(16)
+    scores = [robust_accuracy(VICTIM.module(), x, y, within=L1(radius)).value for radius in (0.0, 0.05, 1.0)]
+    assert scores[0] == 1
+    assert scores[1] > scores[2] == 0
+
+
+@pytest.mark.parametrize("knowledge", [Access.SCORES, Access.GRADIENTS])
+def test_l0_is_refused_by_name(knowledge: Access) -> None:
+    x, y = VICTIM.rows(4)
+    with pytest.raises(
+        NotBuiltError, match="the L0 attacks are not built yet; the modes attack within Linf, L2 and L1"
+    ):
+        robust_accuracy(VICTIM.module(), x, y, within=L0(2), knowledge=knowledge)
+
+
 def test_autoattack_is_refused_by_name() -> None:
     x, y = VICTIM.rows(4)
     with pytest.raises(NotBuiltError, match="mode autoattack is not built yet; use audit"):
@@ -144,9 +168,9 @@ def test_labels_alone_are_not_built_yet() -> None:
 
 
 @pytest.mark.parametrize("mode", [Mode.QUICK, Mode.DEFAULT, Mode.AUDIT])
-@pytest.mark.parametrize(("within", "kind"), [(Linf(0.02), Square), (L2(0.08), SquareL2)])
+@pytest.mark.parametrize(("within", "kind"), [(Linf(0.02), Square), (L2(0.08), SquareL2), (L1(0.2), SquareL1)])
 def test_scores_are_attacked_by_square_with_all_that_may_be_spent(
-    mode: Mode, within: Linf | L2, kind: type[Square] | type[SquareL2]
+    mode: Mode, within: Linf | L2 | L1, kind: type[Square] | type[SquareL2] | type[SquareL1]
 ) -> None:
     capability = Capability(queries_per_row=70)
     assert attacks_of(mode, within, Access.SCORES, 4, capability) == (("square", kind(queries=70)),)

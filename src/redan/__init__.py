@@ -28,6 +28,8 @@ _HOMES = {
     "errors": "",
     "Linf": "perturbations.norms",
     "L2": "perturbations.norms",
+    "L1": "perturbations.sparse",
+    "L0": "perturbations.sparse",
     "Untargeted": "goals",
     "Targeted": "goals",
     "First": "referee",
@@ -39,8 +41,10 @@ _HOMES = {
     "BIM": "evasion.bim",
     "PGD": "evasion.pgd",
     "APGD": "evasion.apgd",
+    "APGDL1": "evasion.apgd_l1",
     "Square": "evasion.square",
     "SquareL2": "evasion.square",
+    "SquareL1": "evasion.square",
     "RandomNoise": "evasion.noise",
     "Cascade": "evasion.cascade",
     "Restarts": "evasion.cascade",
@@ -58,6 +62,7 @@ if TYPE_CHECKING:
     from redan.engine.run import AttackResult as AttackResult
     from redan.engine.run import attack as attack
     from redan.evasion.apgd import APGD as APGD
+    from redan.evasion.apgd_l1 import APGDL1 as APGDL1
     from redan.evasion.bim import BIM as BIM
     from redan.evasion.cascade import Cascade as Cascade
     from redan.evasion.cascade import Restarts as Restarts
@@ -66,6 +71,7 @@ if TYPE_CHECKING:
     from redan.evasion.noise import RandomNoise as RandomNoise
     from redan.evasion.pgd import PGD as PGD
     from redan.evasion.square import Square as Square
+    from redan.evasion.square import SquareL1 as SquareL1
     from redan.evasion.square import SquareL2 as SquareL2
     from redan.evidence.verdict import judge as judge
     from redan.goals import Targeted as Targeted
@@ -74,6 +80,8 @@ if TYPE_CHECKING:
     from redan.oracle import Limits as Limits
     from redan.perturbations.norms import L2 as L2
     from redan.perturbations.norms import Linf as Linf
+    from redan.perturbations.sparse import L0 as L0
+    from redan.perturbations.sparse import L1 as L1
     from redan.referee import Closest as Closest
     from redan.referee import First as First
     from redan.referee import Worst as Worst

@@ -11,6 +11,7 @@ RedanError                  anything below; the command line prints it as one se
 ├── NotBuiltError           known to redan by name, but not built yet
 ├── PreflightError          the set-up would make every number wrong
 ├── EvidenceError           a run folder cannot be written or read, or does not hold together
+├── ReportError             a report cannot be shown in the form that was asked for
 └── BrokenOffError          a run was interrupted, and can go on
 """
 
@@ -63,3 +64,7 @@ class EvidenceError(RedanError):
 
 class BrokenOffError(RedanError):
     """A run was interrupted; what was finished is kept, and it can go on. The command line's exit code is 130."""
+
+
+class ReportError(RedanError):
+    """A report cannot be shown in the form that was asked for."""

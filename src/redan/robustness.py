@@ -16,13 +16,15 @@ from redan.engine.outcomes import Outcomes, Status
 from redan.engine.run import Progress, fits_rows, run
 from redan.errors import NotBuiltError
 from redan.evasion.apgd import APGD
+from redan.evasion.apgd_l1 import APGDL1
 from redan.evasion.cascade import Sweep
-from redan.evasion.square import Square, SquareL2
+from redan.evasion.square import Square, SquareL1, SquareL2
 from redan.evidence.bootstrap import bootstrap_bounds
 from redan.evidence.statistics import interval
 from redan.losses import targeted_dlr
 from redan.oracle import Capability, Limits, Purse
-from redan.perturbations.norms import Linf
+from redan.perturbations.norms import L2, Linf
+from redan.perturbations.sparse import L1
 from redan.protocols import Access, Attack, Ball
 from redan.targets import Target, as_target
 
@@ -38,6 +40,8 @@ class Mode(StrEnum):
     AUTOATTACK = "autoattack"
 
 
+_APGD: dict[type, type[APGD] | type[APGDL1]] = {Linf: APGD, L2: APGD, L1: APGDL1}
+_SQUARE: dict[type, type[Square] | type[SquareL2] | type[SquareL1]] = {Linf: Square, L2: SquareL2, L1: SquareL1}
 _SQUARE_QUERIES = {Mode.QUICK: 500, Mode.DEFAULT: 1000, Mode.AUDIT: 5000}
 
 
@@ -48,21 +52,25 @@ def attacks_of(
 
     With gradients: quick is APGD on cross-entropy, 50 steps; default is APGD on cross-entropy and, at each of
     min(9, K - 1) classes, on the targeted DLR loss, 100 steps each, then Square with 1,000 queries; audit is
-    the same with 5,000. With scores: Square, with all the queries that the attacker may spend.
+    the same with 5,000. With scores: Square, with all the queries that the attacker may spend. In L1 they are
+    APGDL1 and SquareL1. Raises NotBuiltError where a mode has no attacks.
     """
+    kind = type(within)
+    if kind not in _SQUARE:
+        raise NotBuiltError(f"the {kind.__name__} attacks are not built yet; the modes attack within Linf, L2 and L1")
     if mode is Mode.AUTOATTACK:
         raise NotBuiltError("mode autoattack is not built yet; use audit, which runs its attacks but for FAB-T")
     if knowledge < Access.SCORES:
         raise NotBuiltError("no attack on labels alone is built yet; use knowledge: scores if the model answers them")
     most = capability.queries_per_row if capability else None
     queries = _SQUARE_QUERIES[mode] if knowledge == Access.GRADIENTS or most is None else most
-    square: Named = ("square", Square(queries=queries) if isinstance(within, Linf) else SquareL2(queries=queries))
+    apgd, square = _APGD[kind], ("square", _SQUARE[kind](queries=queries))
     if knowledge == Access.SCORES:
         return (square,)
     if mode is Mode.QUICK:
-        return (("apgd-ce", APGD(steps=50)),)
-    targeted = Sweep(APGD(loss=targeted_dlr), targets=min(9, classes - 1))
-    return ("apgd-ce", APGD()), ("apgd-t", targeted), square
+        return (("apgd-ce", apgd(steps=50)),)
+    targeted = Sweep(apgd(loss=targeted_dlr), targets=min(9, classes - 1))
+    return ("apgd-ce", apgd()), ("apgd-t", targeted), square
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +170,7 @@ def _score(found: Outcomes, job: Job) -> RobustAccuracy:
         errors=errors,
         undecided=undecided,
         queries=int(found.queries.sum()),
-        forwards=int(found.forwards.sum()),
+        forwards=int(found.queries.sum()),
         backwards=int(found.backwards.sum()),
         by={account.name: account.broken for account in found.accounts},
         outcomes=found,

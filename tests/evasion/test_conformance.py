@@ -9,30 +9,35 @@ import pytest
 
 import redan.evasion
 from redan.evasion.apgd import APGD
+from redan.evasion.apgd_l1 import APGDL1
 from redan.evasion.bim import BIM
 from redan.evasion.cascade import Cascade, Restarts, Sweep
 from redan.evasion.fgsm import FGSM
 from redan.evasion.noise import RandomNoise
 from redan.evasion.pgd import PGD
-from redan.evasion.square import Square, SquareL2
+from redan.evasion.square import Square, SquareL1, SquareL2
 from redan.losses import dlr, targeted_dlr
 from redan.perturbations.norms import L2, Linf
+from redan.perturbations.sparse import L1
 from redan.protocols import Access, Attack, cost, needs
 from redan.testing import check_attack
 
 # (attack, the sets it is for, within how many times the optimum it breaks every row of a two-class linear victim)
-SETS: dict[str, Any] = {"Linf": Linf, "L2": L2}
+SETS: dict[str, Any] = {"Linf": Linf, "L2": L2, "L1": L1}
 ATTACKS: list[tuple[Attack[Any, Any], tuple[str, ...], float | None]] = [
-    (FGSM(), ("Linf", "L2"), 1.01),
-    (BIM(steps=5), ("Linf", "L2"), 1.01),
-    (PGD(steps=20), ("Linf", "L2"), 1.1),
+    (FGSM(), ("Linf", "L2", "L1"), 1.01),
+    (BIM(steps=5), ("Linf", "L2", "L1"), 1.01),
+    (PGD(steps=20), ("Linf", "L2", "L1"), 1.1),
     (APGD(steps=20), ("Linf", "L2"), 1.05),
     (APGD(steps=10, loss=dlr), ("L2",), 1.1),
+    (APGDL1(steps=20), ("L1",), 1.05),
     (Square(queries=200), ("Linf",), 1.9),
     (SquareL2(queries=60), ("L2",), 1.9),
-    (RandomNoise(tries=10), ("Linf", "L2"), None),
+    (SquareL1(queries=120), ("L1",), 1.9),
+    (RandomNoise(tries=10), ("Linf", "L2", "L1"), None),
     (Restarts(PGD(steps=6), 2), ("Linf", "L2"), 1.25),
     (Sweep(APGD(steps=10, loss=targeted_dlr), 3), ("Linf", "L2"), 1.1),
+    (Sweep(APGDL1(steps=10, loss=targeted_dlr), 2), ("L1",), 1.25),
     (Cascade((FGSM(), APGD(steps=10))), ("Linf", "L2"), 1.05),
     (Cascade((PGD(steps=5), Square(queries=20))), ("Linf",), 1.25),
     (Cascade((PGD(steps=5), Restarts(SquareL2(queries=10), 2))), ("L2",), 1.25),

@@ -1,5 +1,6 @@
 """What must not change a result, and what must change it in one direction only, on the shipped models."""
 
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -11,20 +12,23 @@ from torch import Tensor, nn
 from redan import oracle, samples
 from redan.engine.run import AttackResult, attack
 from redan.evasion.apgd import APGD
+from redan.evasion.apgd_l1 import APGDL1
 from redan.evasion.bim import BIM
 from redan.evasion.cascade import Cascade, Restarts, Sweep
 from redan.evasion.fgsm import FGSM
 from redan.evasion.noise import RandomNoise
 from redan.evasion.pgd import PGD
-from redan.evasion.square import Square, SquareL2
-from redan.losses import targeted_dlr
+from redan.evasion.square import Square, SquareL1, SquareL2
+from redan.losses import cross_entropy, targeted_dlr
 from redan.oracle import Capability
 from redan.perturbations.norms import L2, Linf
-from redan.protocols import Attack, Ball
+from redan.perturbations.sparse import L0, L1
+from redan.protocols import Attack, Ball, Gradients
 from redan.referee import Closest, Worst
+from redan.rows import Rows
 
 ROWS = 32
-LINF, TWO = Linf(0.1), L2(1.5)
+LINF, TWO, ONE = Linf(0.1), L2(1.5), L1(12.0)
 
 
 @cache
@@ -69,7 +73,7 @@ def test_no_steps_are_the_clean_accuracy(one: Attack[Any, Any]) -> None:
     assert torch.equal(result.adversarial, x)
 
 
-@pytest.mark.parametrize("within", [Linf(0.0), L2(0.0)])
+@pytest.mark.parametrize("within", [Linf(0.0), L2(0.0), L1(0.0), L0(0)])
 @pytest.mark.parametrize("one", [PGD(), APGD(steps=10), RandomNoise(tries=5), FGSM()])
 def test_no_radius_is_the_clean_accuracy(one: Attack[Any, Any], within: Ball) -> None:
     x, y = rows()
@@ -159,6 +163,28 @@ def test_a_larger_set_breaks_more(one: Attack[Any, Any]) -> None:
     assert won[-1] > won[0] + 7
 
 
+def test_steps_in_l1_are_no_weak_copy() -> None:
+    """The steepest step of L1 moves one coordinate; sparse ones break many more rows, and APGD-L1 most."""
+    steepest, sparse, adaptive = (
+        int(attacked(one, L1(10.0)).success.sum()) for one in (_Steepest(), PGD(steps=20), APGDL1(steps=60))
+    )
+
+    assert steepest + 3 <= sparse < adaptive
+
+
+@dataclass(frozen=True, slots=True)
+class _Steepest:
+    """PGD that takes the set's own steepest step."""
+
+    def __call__(self, referee: Gradients[Tensor], rows: Rows[Tensor, L1]) -> None:
+        x = rows.x0
+        for _ in range(20):
+            gradient = referee.gradient(x, rows, cross_entropy).gradient
+            rows, x, gradient = referee.survivors(rows, x, gradient)
+            x = rows.within.project(x + 0.125 * rows.within.radius * rows.within.steepest(gradient), rows.x0)
+        referee.reached(x, rows)
+
+
 def test_iterating_is_no_weaker_than_one_step_and_both_than_noise() -> None:
     noise, one, many = (int(attacked(a, LINF).success.sum()) for a in (RandomNoise(tries=20), FGSM(), PGD(steps=20)))
 
@@ -174,6 +200,10 @@ BYTES: list[Any] = [
     ("robust", APGD(steps=12), TWO),
     ("robust", Square(queries=40), LINF),
     ("natural", SquareL2(queries=40), TWO),
+    ("robust", PGD(steps=8), ONE),
+    ("robust", APGDL1(steps=12), ONE),
+    ("natural", SquareL1(queries=40), ONE),
+    ("robust", RandomNoise(tries=5), L0(150)),
     ("robust", Restarts(PGD(steps=4), 2), LINF),
     ("natural", Sweep(APGD(steps=4, loss=targeted_dlr), 2), TWO),
     ("robust", Cascade((FGSM(), APGD(steps=5), Square(queries=20))), LINF),

@@ -12,10 +12,15 @@ from torch import Tensor
 
 from redan.errors import SettingError
 from redan.perturbations.norms import L2, Linf
+from redan.perturbations.sparse import L1
 from redan.protocols import Ball
 from redan.rows import Streams
 
-EACH = pytest.mark.parametrize("kind", [Linf, L2])
+Kind = type[Linf] | type[L2] | type[L1]
+KINDS: list[Kind] = [Linf, L2, L1]
+EACH = pytest.mark.parametrize("kind", KINDS)
+ORDERS: dict[type, float] = {Linf: math.inf, L2: 2, L1: 1}
+DUAL: dict[type, float] = {Linf: 1, L2: 2, L1: math.inf}
 # Numbers that float32 holds exactly, so that the double-precision references mean the same box.
 BOXES = st.sampled_from([(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (-2.125, 2.625), (-1000.0, 2.0**-10)])
 TYPES = st.sampled_from([torch.float32, torch.float64])
@@ -25,7 +30,7 @@ GIVEN = settings(max_examples=60, deadline=None, derandomize=True)
 @st.composite
 def scenes(draw: st.DrawFn) -> tuple[Any, Ball, Tensor, Tensor]:
     """(kind, a set, x anywhere, x0 in the box): 1 to 6 rows, radii from 0 to past the box, one or one a row."""
-    kind: Any = draw(st.sampled_from([Linf, L2]))
+    kind: Any = draw(st.sampled_from(KINDS))
     low, high = draw(BOXES)
     dtype = draw(TYPES)
     count = draw(st.integers(1, 6))
@@ -48,8 +53,9 @@ def inside(within: Ball, x: Tensor, x0: Tensor) -> bool:
     unit = 8 * torch.finfo(x.dtype).eps * max(abs(low), abs(high))
     away = (x.double() - x0.double()).flatten(1)
     radius = torch.as_tensor(within.radius, dtype=torch.float64)
-    length = away.abs().amax(1) if isinstance(within, Linf) else away.norm(dim=1)
-    slack = unit * (1 if isinstance(within, Linf) else away.shape[1] ** 0.5)
+    order = ORDERS[type(within)]
+    length = away.norm(p=order, dim=1)
+    slack = unit * away.shape[1] ** (1 / order)
     return bool((length <= radius + slack).all()) and bool((x >= low).all()) and bool((x <= high).all())
 
 
@@ -128,7 +134,7 @@ def nearest(x: Tensor, x0: Tensor, radius: float, bounds: tuple[float, float]) -
     def beyond(t: float) -> float:
         return float((point(t) - x0).norm()) - radius
 
-    return point(1.0 if beyond(1.0) <= 0 else optimize.brentq(beyond, 0.0, 1.0, xtol=1e-15, rtol=1e-14))
+    return point(1.0 if beyond(1.0) <= 0 else optimize.brentq(beyond, 0.0, 1.0, xtol=1e-30, rtol=1e-14))
 
 
 @GIVEN
@@ -151,7 +157,7 @@ def test_l2_is_what_a_root_finder_finds(scene: Any) -> None:
 
 
 @EACH
-def test_a_row_is_projected_alike_in_any_company(kind: type[Linf] | type[L2]) -> None:
+def test_a_row_is_projected_alike_in_any_company(kind: Kind) -> None:
     """Bit by bit: beside rows inside the set, beside rows far outside, and alone."""
     draw = torch.Generator().manual_seed(0)
     x0 = (torch.randn(60, 30, generator=draw) / 3).clamp(-1, 1)
@@ -166,7 +172,7 @@ def test_a_row_is_projected_alike_in_any_company(kind: type[Linf] | type[L2]) ->
 
 
 @EACH
-def test_a_point_inside_stays_as_it_is(kind: type[Linf] | type[L2]) -> None:
+def test_a_point_inside_stays_as_it_is(kind: Kind) -> None:
     x0 = torch.tensor([[0.9, 0.8], [0.9, 0.8]])
     x = torch.tensor([[0.0123456789, 0.8], [0.0123456789, 0.8]])
     within = kind(torch.tensor([2.0, 0.1]))
@@ -175,7 +181,7 @@ def test_a_point_inside_stays_as_it_is(kind: type[Linf] | type[L2]) -> None:
 
 
 def test_no_rows_project_to_no_rows() -> None:
-    for within in (Linf(0.1), L2(0.1)):
+    for within in (Linf(0.1), L2(0.1), L1(0.1)):
         assert within.project(torch.empty(0, 3), torch.empty(0, 3)).shape == (0, 3)
 
 
@@ -191,7 +197,7 @@ def test_steepest_has_length_one_and_the_largest_inner_product(scene: Any, seed:
     step = unit.steepest(gradient)
     gain = (step * gradient).double().flatten(1).sum(1)
     flat = gradient.double().flatten(1)
-    dual = flat.abs().sum(1) if kind is Linf else flat.norm(dim=1)
+    dual = flat.norm(p=DUAL[kind], dim=1)
     length = unit.distance(step, torch.zeros_like(step))
 
     assert length.tolist() == pytest.approx([1.0] * len(x), rel=1e-5)
@@ -202,13 +208,13 @@ def test_steepest_has_length_one_and_the_largest_inner_product(scene: Any, seed:
 
 
 @EACH
-def test_steepest_of_nothing_is_nothing(kind: type[Linf] | type[L2]) -> None:
+def test_steepest_of_nothing_is_nothing(kind: Kind) -> None:
     assert not bool(kind(1.0).steepest(torch.zeros(2, 3)).any())
 
 
 @EACH
 @pytest.mark.parametrize("size", [1e-35, 1e-25, 1e-12, 1e12, 1e25, 1e35])
-def test_steepest_does_not_depend_on_the_size_of_the_gradient(kind: type[Linf] | type[L2], size: float) -> None:
+def test_steepest_does_not_depend_on_the_size_of_the_gradient(kind: Kind, size: float) -> None:
     """A saturated model's gradients are that small, and squaring them underflows."""
     gradient = torch.tensor([[3.0, -4.0, 0.5], [1.0, 2.0, -1.0]])
 
@@ -234,7 +240,7 @@ def test_samples_are_inside(scene: Any, seed: int) -> None:
 @pytest.mark.parametrize("number", [0.0, 1 - 2.0**-24])
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), (-2.1, 2.64), (-1000.0, 0.001), (-0.001, 1000.0)])
 def test_the_rarest_draws_are_inside_too(
-    monkeypatch: pytest.MonkeyPatch, kind: type[Linf] | type[L2], number: float, bounds: tuple[float, float]
+    monkeypatch: pytest.MonkeyPatch, kind: Kind, number: float, bounds: tuple[float, float]
 ) -> None:
     def uniform(self: Streams, shape: tuple[int, ...] = (), dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.full((len(self.ids), *shape), number, dtype=dtype)
@@ -269,7 +275,7 @@ def test_l2_samples_fill_the_ball_evenly() -> None:
 
 
 @EACH
-def test_contains_allows_rounding_and_no_more(kind: type[Linf] | type[L2]) -> None:
+def test_contains_allows_rounding_and_no_more(kind: Kind) -> None:
     """In the ball up to a few units in the last place of the box's magnitude; in the box exactly."""
     x0 = torch.full((1, 4), 0.5)
     way = kind(1.0).steepest(torch.ones(1, 4))
@@ -285,7 +291,7 @@ def test_contains_allows_rounding_and_no_more(kind: type[Linf] | type[L2]) -> No
 
 
 @EACH
-def test_contains_is_exact_to_the_type(kind: type[Linf] | type[L2]) -> None:
+def test_contains_is_exact_to_the_type(kind: Kind) -> None:
     """In double precision a float32 rounding error is a step outside."""
     x0 = torch.full((1, 4), 0.5, dtype=torch.float64)
     way = kind(1.0).steepest(torch.ones_like(x0))
@@ -296,7 +302,7 @@ def test_contains_is_exact_to_the_type(kind: type[Linf] | type[L2]) -> None:
 
 @EACH
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_nothing_that_is_no_number_is_inside(kind: type[Linf] | type[L2], number: float) -> None:
+def test_nothing_that_is_no_number_is_inside(kind: Kind, number: float) -> None:
     x0 = torch.full((2, 3), 0.5)
     x = x0.clone()
     x[0, 1] = number
@@ -309,13 +315,14 @@ def test_distance() -> None:
 
     assert Linf(1.0).distance(x, x0).tolist() == pytest.approx([0.4, 0.0])
     assert L2(1.0).distance(x, x0).tolist() == pytest.approx([0.5, 0.0])
+    assert L1(1.0).distance(x, x0).tolist() == pytest.approx([0.7, 0.0])
 
 
 # -- values -------------------------------------------------------------------------------------------------
 
 
 @EACH
-def test_one_radius_or_one_a_row(kind: type[Linf] | type[L2]) -> None:
+def test_one_radius_or_one_a_row(kind: Kind) -> None:
     x0 = torch.full((3, 4), 0.5)
     x = x0 + 1
     each = kind(torch.tensor([0.0, 0.1, 0.2]))
@@ -331,7 +338,7 @@ def test_one_radius_or_one_a_row(kind: type[Linf] | type[L2]) -> None:
 
 
 @EACH
-def test_a_float64_radius_a_row_does_not_change_the_type(kind: type[Linf] | type[L2]) -> None:
+def test_a_float64_radius_a_row_does_not_change_the_type(kind: Kind) -> None:
     within = kind(torch.tensor([0.1, 0.2], dtype=torch.float64))
     x0 = torch.full((2, 3), 0.5)
 
@@ -340,20 +347,20 @@ def test_a_float64_radius_a_row_does_not_change_the_type(kind: type[Linf] | type
 
 
 @EACH
-def test_sized_and_inside_change_one_thing(kind: type[Linf] | type[L2]) -> None:
+def test_sized_and_inside_change_one_thing(kind: Kind) -> None:
     assert kind(0.1, (-1.0, 1.0)).sized(0.2) == kind(0.2, (-1.0, 1.0))
     assert kind(0.1, (-1.0, 1.0)).inside((0.0, 5.0)) == kind(0.1, (0.0, 5.0))
 
 
 @EACH
 @pytest.mark.parametrize("radius", [-0.1, math.nan, math.inf, torch.tensor([0.1, -1.0])])
-def test_impossible_radii_are_refused(kind: type[Linf] | type[L2], radius: float | Tensor) -> None:
+def test_impossible_radii_are_refused(kind: Kind, radius: float | Tensor) -> None:
     with pytest.raises(SettingError, match="radius"):
         kind(radius)
 
 
 @EACH
 @pytest.mark.parametrize("bounds", [(1.0, 0.0), (1.0, 1.0), (math.nan, 1.0)])
-def test_impossible_boxes_are_refused(kind: type[Linf] | type[L2], bounds: tuple[float, float]) -> None:
+def test_impossible_boxes_are_refused(kind: Kind, bounds: tuple[float, float]) -> None:
     with pytest.raises(SettingError, match="bounds"):
         kind(0.1, bounds)

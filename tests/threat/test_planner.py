@@ -13,9 +13,10 @@ from redan.errors import SetError, SettingError
 from redan.evasion.apgd import APGD
 from redan.evasion.cascade import Sweep
 from redan.evasion.pgd import PGD
-from redan.evasion.square import Square, SquareL2
+from redan.evasion.square import Square
 from redan.goals import LeastLikely, Targeted, Untargeted
 from redan.perturbations.norms import L2, Linf
+from redan.perturbations.sparse import L1
 from redan.protocols import Access, Scores
 from redan.registry import ATTACKS
 from redan.rows import Rows
@@ -70,13 +71,13 @@ def test_the_cost_is_the_exact_worst_case(shop: Write, classes: int, targets: in
     }
 
 
-@pytest.mark.parametrize(("change", "kind"), [({"linf": 0.1}, Linf), ({"l2": 0.5}, L2)])
+@pytest.mark.parametrize(("change", "kind"), [({"linf": 0.1}, Linf), ({"l2": 0.5}, L2), ({"l1": 0.5}, L1)])
 def test_every_registered_attack_has_one_line_an_attacker(shop: Write, change: dict[str, float], kind: type) -> None:
     found = plan(model(shop, attackers__0__change=change, attacks__mode="default"))
     assert [step.attack for step in found.steps] == [each.name for each in ATTACKS if kind in each.sets]
     assert all(step.reason and step.techniques for step in found.steps)
     square = dict(found.campaigns[0].attacks)["square"]
-    assert isinstance(square, Square if kind is Linf else SquareL2)
+    assert type(square).__name__ == {"Linf": "Square", "L2": "SquareL2", "L1": "SquareL1"}[kind.__name__]
 
 
 def test_reasons_say_why(shop: Write) -> None:
@@ -130,8 +131,7 @@ REGRESSION: dict[str, Any] = {
     [
         ({"attackers__0": POISONING, "requirements": []}, "attackers of kind poisoning are not built yet"),
         ({"attackers__0__knowledge": "labels"}, "no attack on labels alone is built yet"),
-        ({"attackers__0__change": {"l1": 0.5}}, "changes of kind l1 are not built yet"),
-        ({"attackers__0__change": {"l0": 2}}, "changes of kind l0 are not built yet"),
+        ({"attackers__0__change": {"l0": 2}}, "the L0 attacks are not built yet"),
         ({**IMAGE, "attackers__0__change": {"patch": {"area": 0.1}}}, "changes of kind patch are not built yet"),
         ({**IMAGE, "attackers__0__change": {"spatial": {"rotation": 5}}}, "changes of kind spatial are not built yet"),
         (REGRESSION, "task: regression is not built yet"),
@@ -183,7 +183,7 @@ def test_an_added_attack_that_no_attacker_can_use_is_refused(shop: Write) -> Non
     with pytest.raises(SetError, match=r"names Climber, .*needs gradients, and the attacker's knowledge is scores"):
         added(shop, "Climber", attackers__0__knowledge="scores")
     with pytest.raises(SetError, match="no attacker is built yet"):
-        added(shop, "Corner", attackers__0__change={"l1": 1.0})
+        added(shop, "Corner", attackers__0__change={"l0": 1})
 
 
 def test_an_added_attack_is_used_by_whom_it_fits(shop: Write) -> None:

@@ -14,7 +14,7 @@ import torch
 from redan.assessment.build import Built, added_attacks, build
 from redan.assessment.measuring import on_levels
 from redan.assessment.opening import begin, check_parts, digests, first_line, reopened, same_run
-from redan.assessment.preflight import Finding, Level, Scene, preflight, refuse
+from redan.assessment.preflight import Finding, Level, Requirement, Scene, preflight, refuse
 from redan.assessment.recording import Recorder
 from redan.engine.block import Job
 from redan.engine.intake import checked_rows, row_names
@@ -85,9 +85,18 @@ def read_run(threat_model: str | PathLike[str], head: RunLine) -> Prepared:
 def inspect(threat_model: str | PathLike[str]) -> Prepared:
     """Read, plan, build, and say what the preflight finds, also where it would refuse."""
     ready = _read(threat_model)
-    built, said = ready.built, ready.loaded.model.system.expect
-    scene = Scene(built.target, built.x, built.y, expected=None if said is None else (said.clean_accuracy, said.within))
-    findings = preflight(scene)
+    built, model = ready.built, ready.loaded.model
+    said, rates = model.system.expect, [r.at_least for r in model.requirements if r.at_least and r.metric.is_rate]
+    findings = preflight(
+        Scene(
+            built.target,
+            built.x,
+            built.y,
+            expected=None if said is None else (said.clean_accuracy, said.within),
+            image=isinstance(model.system.inputs, ImageInputs),
+            required=Requirement(at_least=max(rates), confidence=model.statistics.confidence) if rates else None,
+        )
+    )
     varies = any(f.fired and f.level is Level.SWITCH for f in findings)
     return replace(ready, built=replace(built, target=replace(built.target, stochastic=varies)), findings=findings)
 

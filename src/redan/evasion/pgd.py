@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import singledispatch
 
 from torch import Tensor
 
 from redan.losses import cross_entropy
+from redan.perturbations.sparse import L1, inward, sparsest
 from redan.protocols import Ball, Cost, Gradients, Loss, per_row
 from redan.rows import Rows
 
+_SHARE = 0.01  # of the coordinates, in a step in L1
+
+
+@singledispatch
+def direction(within: Ball, gradient: Tensor, x: Tensor) -> Tensor:  # noqa: ARG001
+    """The step of size 1 from x that an iterative attack takes: the set's steepest."""
+    return within.steepest(gradient)
+
+
+@direction.register
+def _(within: L1, gradient: Tensor, x: Tensor) -> Tensor:
+    """In L1 the steepest step moves one coordinate, and stays on it when that has reached the box's face.
+
+    So it is spread over the largest hundredth of the coordinates (SLIDE: Tramèr and Boneh 2019, arXiv:1904.13000,
+    appendix B; their q = 99 %), of those that can still move.
+    """
+    count = math.ceil(_SHARE * math.prod(x.shape[1:]))
+    return sparsest(inward(gradient, x, within.bounds), count)
+
 
 def climb(x: Tensor, gradient: Tensor, rate: float | Tensor, rows: Rows[Tensor, Ball]) -> Tensor:
-    """One step of `rate` radii (one, or one a row) in the norm's steepest direction, projected back into the set."""
+    """One step of `rate` radii (one, or one a row) in the set's `direction`, projected back into the set."""
     step = per_row(rate * rows.within.radius, x)
-    return rows.within.project(x + step * rows.within.steepest(gradient), rows.x0)
+    return rows.within.project(x + step * direction(rows.within, gradient, x), rows.x0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +44,7 @@ class PGD:
     """Projected gradient descent.
 
     steps: gradient queries a row; one more query judges the last iterate. rate: step size in radii, 2.5 / steps
-    by default (Madry's choice). random_start: uniform in the set.
+    by default (Madry's choice). random_start: uniform in the set. In L1 a step is sparse, not steepest (`direction`).
 
     >>> PGD(steps=10).rate_in_radii
     0.25

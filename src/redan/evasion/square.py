@@ -13,10 +13,12 @@ from torch import Tensor
 
 from redan.losses import margin
 from redan.perturbations.norms import L2, Linf
+from redan.perturbations.sparse import L1
 from redan.protocols import Cost, Loss, Scores, wide
 from redan.rows import Rows, Streams
 
-_HALVE_AT = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries (section 5)
+_WHOLE = 10_000  # queries of the whole schedule (section 5)
+_HALVE_AT = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
 def _image(shape: torch.Size) -> tuple[int, int, int]:
@@ -28,7 +30,7 @@ def _image(shape: torch.Size) -> tuple[int, int, int]:
 
 def _share(at: int, queries: int, first: float) -> float:
     """The share of pixels that a square covers at one query of so many: halved on a fixed schedule."""
-    scaled = at * 10_000 // queries
+    scaled = at * _WHOLE // queries
     return first * 0.5 ** sum(scaled > mark for mark in _HALVE_AT)
 
 
@@ -92,25 +94,25 @@ def _span(within: Linf) -> float:
     return within.bounds[1] - within.bounds[0]
 
 
-def _pyramid(tall: int, broad: int) -> Tensor:
-    """The update of section 3.3 on a rectangle: highest in the middle, falling in square rings."""
+def _pyramid(tall: int, broad: int, order: int) -> Tensor:
+    """The update of section 3.3 on a rectangle: highest in the middle, falling in square rings, faster in L1."""
     i, j = torch.arange(tall)[:, None], torch.arange(broad)[None, :]
     ring = torch.maximum((i - tall // 2).abs(), (j - broad // 2).abs())
-    drops: Tensor = 1 / torch.arange(1, max(tall, broad) // 2 + 2, dtype=torch.float64).square()
+    drops: Tensor = 1 / torch.arange(1, max(tall, broad) // 2 + 2, dtype=torch.float64) ** (4 // order)
     heights = drops.flip(0).cumsum(0).flip(0)
     pyramid: Tensor = heights[ring.clamp_max(len(heights) - 1)]
     return pyramid
 
 
-def _bump(tall: int, broad: int) -> Tensor:
-    """A pyramid up and a pyramid down, side by side, of length 1: (tall, broad)."""
+def _bump(tall: int, broad: int, order: int) -> Tensor:
+    """A pyramid up and a pyramid down, side by side, of length 1 in the norm of that order: (tall, broad)."""
     if tall == 1 and broad == 1:
         return torch.ones(1, 1, dtype=torch.float64)
     if tall == 1:
-        return _bump(broad, 1).t()
+        return _bump(broad, 1, order).t()
     half = tall // 2
-    both = torch.cat([_pyramid(half, broad), -_pyramid(tall - half, broad)])
-    bump: Tensor = both / both.norm()
+    both = torch.cat([_pyramid(half, broad, order), -_pyramid(tall - half, broad, order)])
+    bump: Tensor = both / both.norm(p=order)
     return bump
 
 
@@ -133,12 +135,48 @@ class SquareL2:
 
     def __call__(self, referee: Scores[Tensor], rows: Rows[Tensor, L2]) -> None:
         shape = _image(rows.x0.shape[1:])
-        best = _filled(_tiles(rows, *shape), rows)
+        best = _filled(_tiles(rows, shape, order=2), rows)
         best_loss = self.loss(referee.scores(best, rows), rows.goal)
         for i in range(1, self.queries):
             rows, best, best_loss = referee.survivors(rows, best, best_loss)
-            tall, broad = _odd_sides(_share(i, self.queries, self.first), *shape[1:])
-            x = _filled(_shifted(best, rows, shape, tall, broad), rows)
+            window = _odd_sides(_share(i, self.queries, self.first), *shape[1:])
+            x = _filled(_shifted(best, rows, shape, window, order=2), rows)
+            loss = self.loss(referee.scores(x, rows), rows.goal)
+            better = loss > best_loss
+            best, best_loss = torch.where(wide(better, x), x, best), torch.where(better, loss, best_loss)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SquareL1:
+    """Square attack in L1 (Croce and Hein 2021, arXiv:2103.01208, section 4): SquareL2 with lengths measured in L1.
+
+    The bumps are steeper (r⁻⁴ for r⁻²), and a change is projected onto ball and box where L2 stretches it. The
+    schedule of windows is not squeezed into fewer queries, as in the authors' AutoAttack: small windows come too early
+    then (at 1,000 queries 52 % of the rows of a robust network held out, and 47 % without).
+    queries: inputs shown a row. first: p, the share of pixels of the first window.
+
+    >>> SquareL1(queries=1000).cost(10)
+    Cost(queries=1000, backwards=0)
+    """
+
+    queries: int = 5000
+    first: float = 0.8
+    loss: Loss = margin
+
+    def cost(self, classes: int) -> Cost:  # noqa: ARG002
+        return Cost(self.queries, 0)
+
+    def __call__(self, referee: Scores[Tensor], rows: Rows[Tensor, L1]) -> None:
+        shape = _image(rows.x0.shape[1:])
+        low, high = rows.within.bounds
+        start = rows.x0 + (high - low) * _tiles(rows, shape, order=1).reshape(rows.x0.shape)
+        best = rows.within.project(start, rows.x0)
+        best_loss = self.loss(referee.scores(best, rows), rows.goal)
+        for i in range(1, self.queries):
+            rows, best, best_loss = referee.survivors(rows, best, best_loss)
+            window = _odd_sides(_share(i, _WHOLE, self.first), *shape[1:])
+            change = _shifted(best, rows, shape, window, order=1)
+            x = rows.within.project(rows.x0 + change.reshape(rows.x0.shape), rows.x0)
             loss = self.loss(referee.scores(x, rows), rows.goal)
             better = loss > best_loss
             best, best_loss = torch.where(wide(better, x), x, best), torch.where(better, loss, best_loss)
@@ -157,11 +195,12 @@ def _filled(delta: Tensor, rows: Rows[Tensor, L2]) -> Tensor:
     return rows.within.project(rows.x0 + wide(radius, delta) * rows.within.steepest(delta), rows.x0)
 
 
-def _tiles(rows: Rows[Tensor, L2], deep: int, height: int, width: int) -> Tensor:
+def _tiles(rows: Rows[Tensor, L1] | Rows[Tensor, L2], shape: tuple[int, int, int], order: int) -> Tensor:
     """A grid of bumps, five in each direction, each with a random sign and turn for each row and channel."""
+    deep, height, width = shape
     tall, broad = max(1, height // 5), max(1, width // 5)
     down, across = height // tall, width // broad
-    bump = _bump(tall, broad).to(rows.x0)
+    bump = _bump(tall, broad, order).to(rows.x0)
     turned = bump.t().contiguous() if tall == broad else bump
     signs, turns = (rows.draw.signs((deep, down, across), bump.dtype) for _ in range(2))
     bumps = torch.kron(signs * (turns > 0), bump) + torch.kron(signs * (turns <= 0), turned)
@@ -171,29 +210,42 @@ def _tiles(rows: Rows[Tensor, L2], deep: int, height: int, width: int) -> Tensor
     return delta
 
 
-def _shifted(best: Tensor, rows: Rows[Tensor, L2], shape: tuple[int, int, int], tall: int, broad: int) -> Tensor:
+def _shifted(
+    best: Tensor,
+    rows: Rows[Tensor, L1] | Rows[Tensor, L2],
+    shape: tuple[int, int, int],
+    window: tuple[int, int],
+    order: int,
+) -> Tensor:
     """The change so far with one window emptied and its length spent on a new bump in another."""
     deep, height, width = shape
+    tall, broad = window
     count = len(rows)
     delta = (best - rows.x0).reshape(count, deep, height * width)
     cells = (torch.arange(tall)[:, None] * width + torch.arange(broad)[None, :]).flatten().to(best.device)
 
-    def window() -> Tensor:
+    def placed() -> Tensor:
         top, left = _corner(rows.draw, height, width, tall, broad)
         return ((top * width + left)[:, None] + cells)[:, None, :].expand(-1, deep, -1)
 
-    into, out_of = window(), window()
-    square = delta.square()
+    into, out_of = placed(), placed()
+    power = delta.abs() ** order
     touched = torch.zeros_like(delta).scatter_(2, into, 1).scatter_(2, out_of, 1)
-    whole, both = square.sum((1, 2)), (square * touched).sum((1, 2))
+    whole, both = power.sum((1, 2)), (power * touched).sum((1, 2))
     radius = torch.as_tensor(rows.within.radius, dtype=delta.dtype, device=delta.device)
-    spare = (radius.square() - whole).clamp_min(0)
+    spare = (radius**order - whole).clamp_min(0)
     old = delta.gather(2, into)
-    bump = _bump(tall, broad).to(delta)
+    bump = _bump(tall, broad, order).to(delta)
     flip = rows.draw.signs((1, 1), delta.dtype) > 0
     turned = bump.t().flatten() if tall == broad else bump.flatten()
     new = torch.where(flip, bump.flatten(), turned) * rows.draw.signs((deep, 1), delta.dtype)
-    new = new + old / old.norm(dim=2, keepdim=True).clamp_min(1e-12)
-    length = (spare / deep + both).sqrt()[:, None, None]
-    new = new / new.norm(dim=2, keepdim=True).clamp_min(1e-12) * length
+    new = new + old / _lengths(old, order)
+    length = ((spare / deep + both) ** (1 / order))[:, None, None]
+    new = new / _lengths(new, order) * length
     return delta.scatter(2, out_of, 0.0).scatter(2, into, new)
+
+
+def _lengths(change: Tensor, order: int) -> Tensor:
+    """The length in each channel (N, C, 1), in the norm of that order, never 0."""
+    lengths: Tensor = change.norm(p=order, dim=2, keepdim=True).clamp_min(1e-12)
+    return lengths

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from redan.evidence.report import AttackPart, CheckPart, Diagnosis
 from redan.evidence.tally import Tally
 
+_GRADIENTS = ("gradients", "gradient-slopes")  # preflight checks
 _BLIND = 0.5  # of an attacker's gradients
 _MORE = 0.01  # of the rows that were left to attacks without gradients
 
@@ -25,7 +26,7 @@ def _found(
     tally: Tally, attacks: Sequence[AttackPart], preflight: Sequence[CheckPart], rows: int
 ) -> Iterator[tuple[str, str]]:
     if tally.head.knowledge == "gradients":
-        masked = [check for check in preflight if check.check == "gradients" and check.status != "pass"]
+        masked = [check for check in preflight if check.check in _GRADIENTS and check.status != "pass"]
         for check in masked:
             yield "masked gradients", f"{check.detail}: attacks that climb gradients are blind there"
         blind = tally.blind_share(rows)

@@ -14,39 +14,16 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from redan.errors import SettingError
+from redan.perturbations.balls import ULPS, checked, in_box, rounding, taken
 from redan.protocols import per_row, wide
 from redan.rows import Streams
 
-_ULPS = 4
 _SMALL, _LARGE = 1e-12, 1e12  # lengths whose squares are safe in single precision
-
-
-def _check(radius: float | Tensor, bounds: tuple[float, float]) -> None:
-    values = torch.as_tensor(radius)
-    if not bool(torch.isfinite(values).all()) or bool((values < 0).any()):
-        raise SettingError(f"a radius must be a finite number of at least 0, got {radius}; it is in units of the box")
-    if not bounds[0] < bounds[1]:
-        raise SettingError(f"bounds must be (low, high) with low < high, got {bounds}")
-
-
-def _rounding(x: Tensor, bounds: tuple[float, float]) -> float:
-    """How far one coordinate may be off through rounding alone."""
-    return _ULPS * torch.finfo(x.dtype).eps * max(abs(bounds[0]), abs(bounds[1]))
-
-
-def _in_box(x: Tensor, bounds: tuple[float, float]) -> Tensor:
-    flat = x.flatten(1)
-    return (flat.amin(1) >= bounds[0]) & (flat.amax(1) <= bounds[1])
 
 
 def _length(x: Tensor) -> Tensor:
     length: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
     return length
-
-
-def _taken(radius: float | Tensor, index: Tensor) -> float | Tensor:
-    return radius[index] if isinstance(radius, Tensor) and radius.dim() else radius
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +39,7 @@ class Linf:
     bounds: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        _check(self.radius, self.bounds)
+        checked(self.radius, self.bounds)
 
     def sized(self, radius: float | Tensor) -> Self:
         return replace(self, radius=radius)
@@ -71,7 +48,7 @@ class Linf:
         return replace(self, bounds=bounds)
 
     def take(self, index: Tensor) -> Self:
-        return replace(self, radius=_taken(self.radius, index))
+        return replace(self, radius=taken(self.radius, index))
 
     def _edges(self, x0: Tensor) -> tuple[Tensor, Tensor]:
         radius = per_row(self.radius, x0)
@@ -98,7 +75,7 @@ class Linf:
     def contains(self, x: Tensor, x0: Tensor, distance: Tensor | None = None) -> Tensor:
         distance = self.distance(x, x0) if distance is None else distance
         radius = torch.as_tensor(self.radius, dtype=x.dtype, device=x.device)
-        return (distance <= radius + _rounding(x, self.bounds)) & _in_box(x, self.bounds)
+        return (distance <= radius + rounding(x, self.bounds)) & in_box(x, self.bounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +91,7 @@ class L2:
     bounds: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        _check(self.radius, self.bounds)
+        checked(self.radius, self.bounds)
 
     def sized(self, radius: float | Tensor) -> Self:
         return replace(self, radius=radius)
@@ -123,7 +100,7 @@ class L2:
         return replace(self, bounds=bounds)
 
     def take(self, index: Tensor) -> Self:
-        return replace(self, radius=_taken(self.radius, index))
+        return replace(self, radius=taken(self.radius, index))
 
     def project(self, x: Tensor, x0: Tensor) -> Tensor:
         """The nearest point of ball and box, exactly.
@@ -177,7 +154,7 @@ class L2:
 
     def contains(self, x: Tensor, x0: Tensor, distance: Tensor | None = None) -> Tensor:
         distance = self.distance(x, x0) if distance is None else distance
-        slack = _rounding(x, self.bounds) * math.sqrt(math.prod(x.shape[1:]))
+        slack = rounding(x, self.bounds) * math.sqrt(math.prod(x.shape[1:]))
         radius = torch.as_tensor(self.radius, dtype=x.dtype, device=x.device)
-        near = distance <= radius * (1 + 2 * _ULPS * torch.finfo(x.dtype).eps) + slack
-        return near & _in_box(x, self.bounds)
+        near = distance <= radius * (1 + 2 * ULPS * torch.finfo(x.dtype).eps) + slack
+        return near & in_box(x, self.bounds)

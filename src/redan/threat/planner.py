@@ -10,11 +10,12 @@ from redan.errors import NotBuiltError, SetError, SettingError
 from redan.goals import Aim, LeastLikely, Targeted, Untargeted
 from redan.oracle import Capability
 from redan.perturbations.norms import L2, Linf
+from redan.perturbations.sparse import L0, L1
 from redan.protocols import Access, Attack, Ball, cost, needs
 from redan.registry import ATTACKS, Entry
 from redan.robustness import Mode, Named, attacks_of
 from redan.threat import attackers as who
-from redan.threat.changes import Change, L2Change, LinfChange
+from redan.threat.changes import Change, L0Change, L1Change, L2Change, LinfChange
 from redan.threat.schema import ThreatModel
 
 _ACCESS = {
@@ -65,8 +66,12 @@ def _set(change: Change) -> Ball:
             return Linf(radius)
         case L2Change(l2=radius):
             return L2(radius)
+        case L1Change(l1=radius):
+            return L1(radius)
+        case L0Change(l0=count):
+            return L0(count)
     kind = next(iter(type(change).model_fields))
-    raise NotBuiltError(f"changes of kind {kind} are not built yet; redan attacks within linf and l2")
+    raise NotBuiltError(f"changes of kind {kind} are not built yet; redan attacks within linf, l2 and l1")
 
 
 def _aim(goal: object) -> Aim:
@@ -88,7 +93,7 @@ def _campaign(model: ThreatModel, attacker: who.Attacker, added: Mapping[str, At
     if model.system.class_count is None or model.system.task.value != "classification":
         raise NotBuiltError(f"task: {model.system.task} is not built yet; redan attacks classification")
     within, knowledge = _set(attacker.change), _ACCESS[attacker.knowledge]
-    capability = Capability(attacker.capability.queries_per_row)
+    capability = Capability(attacker.capability.queries_per_row, attacker.capability.usd_per_1000_queries)
     mode = Mode(model.attacks.mode.value)
     chosen = attacks_of(mode, within, knowledge, model.system.class_count, capability)
     own = tuple(
