@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-OWED = {"pgd": {"kernel.c"}, "gate": {"evidence.c"}}
+OWED = {"pgd": {"kernel.c"}, "gate": {"evidence.c"}, "preflight": {"evidence.b"}}
 
 
 def result(name: str) -> dict[str, Any]:
@@ -37,6 +37,16 @@ def test_pgd_claims_follow_from_the_rows(monkeypatch: pytest.MonkeyPatch) -> Non
     again = [claim._asdict() for claim in pgd.claims(found["rows"])]
     assert again == found["claims"]
     assert all(len(row["cpu_seconds"]) >= 15 for row in found["rows"])
+
+
+def test_preflight_claims_follow_from_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import preflight
+
+    found = result("preflight")
+    assert [claim._asdict() for claim in preflight.claims(found["rows"])] == found["claims"]
+    assert all(len(row["cpu_seconds"]) == 5 for row in found["rows"] if row["kind"] == "time")
+    assert all(row["variants"] >= 60 for row in found["rows"] if row["kind"] == "liar")
 
 
 @pytest.mark.parametrize("name", OWED)

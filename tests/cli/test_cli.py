@@ -260,8 +260,8 @@ def test_a_replay_agrees_or_says_what_differs(shop: Write, capsys: Captured, tmp
     said(capsys)
     assert run(["replay", str(folder), str(path)]) == 0
     assert said(capsys) == ("AGREES  32 rows, 32 inputs kept, 32 agree\n", "")
-    log = folder / "log" / "000002.jsonl"
-    log.write_text(log.read_text().replace('"status":"broken"', '"status":"robust"'))
+    for log in (folder / "log").iterdir():
+        log.write_text(log.read_text().replace('"status":"broken"', '"status":"robust"'))
     assert run(["replay", str(folder), str(path)]) == 1
     out, _ = said(capsys)
     assert out.startswith("DIFFERS  32 rows")
@@ -276,8 +276,34 @@ def test_a_report_is_computed_again_from_the_log(shop: Write, capsys: Captured, 
     (folder / "report.json").unlink()
     assert run(["report", str(folder)]) == 1
     assert said(capsys)[0] == before
-    assert run(["report", str(folder), "--json"]) == 1
-    assert json.loads(said(capsys)[0]) == written
+    (folder / "again.json").unlink(missing_ok=True)
+    assert run(["report", str(folder), "--format", "json", "--to", str(folder / "again.json")]) == 1
+    assert json.loads((folder / "again.json").read_text()) == written
+
+
+@pytest.mark.parametrize(
+    ("form", "begins"),
+    [
+        ("html", "<!doctype html>"),
+        ("markdown", "#"),
+        ("junit", "<?xml"),
+        ("sarif", "{"),
+        ("json", "{"),
+        ("terminal", "\nFAIL"),
+    ],
+    ids=["html", "markdown", "junit", "sarif", "json", "terminal"],
+)
+def test_a_report_is_shown_in_every_form(shop: Write, capsys: Captured, tmp_path: Path, form: str, begins: str) -> None:
+    run(["assess", str(shop(weak=28))])
+    said(capsys)
+    (folder,) = (tmp_path / "runs").iterdir()
+    page = tmp_path / f"page.{form}"
+    assert run(["report", str(folder), "--format", form, "--to", str(page)]) == 1
+    assert said(capsys) == ("", "")
+    assert page.read_text().lower().startswith(begins.lower())
+    assert "shop" in page.read_text()
+    assert run(["report", str(folder), "--format", form, "--to", str(tmp_path / "no" / "page")]) == 2
+    one_sentence(said(capsys)[1])
 
 
 def test_a_run_that_was_broken_off_has_a_report(shop: Write, capsys: Captured, tmp_path: Path) -> None:

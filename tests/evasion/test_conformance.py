@@ -19,7 +19,7 @@ from redan.evasion.square import Square, SquareL1, SquareL2
 from redan.losses import dlr, targeted_dlr
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L1
-from redan.protocols import Access, Attack, cost, needs
+from redan.protocols import Access, Attack, cost, needs, settings
 from redan.testing import check_attack
 
 # (attack, the sets it is for, within how many times the optimum it breaks every row of a two-class linear victim)
@@ -44,7 +44,7 @@ ATTACKS: list[tuple[Attack[Any, Any], tuple[str, ...], float | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("one", "sets", "reach"), ATTACKS, ids=lambda v: repr(v).replace(" ", "")[:50])
+@pytest.mark.parametrize(("one", "sets", "reach"), ATTACKS, ids=settings)
 def test_it_conforms(one: Attack[Any, Any], sets: tuple[str, ...], reach: float | None) -> None:
     report = check_attack(one, reach=reach, within=[SETS[name] for name in sets])
 

@@ -22,7 +22,7 @@ from redan.goals import Targeted
 from redan.losses import dlr, margin, targeted_dlr
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
-from redan.protocols import Attack, Ball, needs
+from redan.protocols import Attack, Ball, needs, settings
 from redan.referee import Closest, Worst
 from redan.rows import Rows
 from redan.testing import GridVictim, LinearVictim, SphereVictim, dual_l2, dual_linf
@@ -77,7 +77,7 @@ FACTORS: list[tuple[str, Attack[Any, Any], float]] = [
 
 
 def named(value: object) -> str:
-    return repr(value).replace(" ", "")[:60]
+    return settings(value)
 
 
 def fitting(kind: str) -> list[Attack[Any, Any]]:

@@ -23,7 +23,7 @@ from redan.losses import cross_entropy, targeted_dlr
 from redan.oracle import Capability
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
-from redan.protocols import Attack, Ball, Gradients
+from redan.protocols import Attack, Ball, Gradients, settings
 from redan.referee import Closest, Worst
 from redan.rows import Rows
 
@@ -208,7 +208,7 @@ BYTES: list[Any] = [
     ("natural", Sweep(APGD(steps=4, loss=targeted_dlr), 2), TWO),
     ("robust", Cascade((FGSM(), APGD(steps=5), Square(queries=20))), LINF),
 ]
-EACH = pytest.mark.parametrize(("name", "one", "within"), BYTES, ids=lambda v: repr(v).replace(" ", "")[:50])
+EACH = pytest.mark.parametrize(("name", "one", "within"), BYTES, ids=settings)
 
 
 @EACH

@@ -20,7 +20,7 @@ from redan.evasion.pgd import PGD
 from redan.evasion.square import Square, SquareL1, SquareL2
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L1
-from redan.protocols import Attack, Ball
+from redan.protocols import Attack, Ball, settings
 from redan.referee import Closest, First, Worst
 from redan.rows import Rows
 from redan.testing import (
@@ -48,7 +48,7 @@ SOUND: list[tuple[Attack[Any, Any], Ball]] = [
     (APGDL1(steps=10), L1(12.0)),
     (SquareL1(queries=60), L1(30.0)),
 ]
-EACH = pytest.mark.parametrize(("one", "within"), SOUND, ids=lambda v: repr(v).replace(" ", "")[:40])
+EACH = pytest.mark.parametrize(("one", "within"), SOUND, ids=settings)
 
 
 @cache
@@ -117,7 +117,7 @@ def broken_by(one: Any, within: Any) -> int:
         (PGD(steps=10), LINF, Closest()),
         (PGD(steps=10), TWO, Worst()),
     ],
-    ids=lambda v: repr(v).replace(" ", "")[:40],
+    ids=settings,
 )
 def test_no_false_win_gets_past_the_referee(one: Attack[Any, Any], within: Ball, keep: Any, mutant: Any) -> None:
     result = attacked(mutant(one), within, keep=keep)

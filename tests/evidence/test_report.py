@@ -25,7 +25,18 @@ TOOL = Path(__file__).parents[2] / "tools" / "write_schema.py"
 KEYS = {
     "": {
         *("schema_version", "verdict", "exit_code", "reasons", "system", "classes", "requirements", "attackers"),
-        *("preflight", "plan", "skipped", "errors", "limits_hit", "shows_not", "run", "environment", "digests"),
+        *(
+            "preflight",
+            "plan",
+            "skipped",
+            "errors",
+            "limits_hit",
+            "shows_not",
+            "risks",
+            "run",
+            "environment",
+            "digests",
+        ),
     },
     "requirements": {
         *("metric", "against", "direction", "threshold", "value", "unit", "k", "n", "errors", "undecided"),
@@ -33,7 +44,7 @@ KEYS = {
     },
     "attackers": {
         *("name", "kind", "techniques", "change", "knowledge", "status", "reason", "counts", "attacks", "by_class"),
-        *("curve", "success_8bit", "diagnosis"),
+        *("curve", "success_8bit", "diagnosis", "why", "goal", "impact", "strength"),
     },
     "preflight": {"check", "level", "status", "detail", "remedy"},
 }

@@ -55,7 +55,7 @@ def attacker(
     return {
         **{"name": name, "kind": "evasion", "techniques": [], "change": None, "knowledge": None, "attacks": []},
         **{"status": "assessed", "reason": None, "counts": whole, "by_class": by_class, "curve": []},
-        "success_8bit": None,
+        **{"why": "", "goal": "untargeted", "impact": None, "strength": "standard", "success_8bit": None},
         "diagnosis": [{"name": "masked", "detail": "blind rows", "blocks_pass": True}] if doubt else [],
     }
 
@@ -69,7 +69,10 @@ def run(*, gate: bool = False, planned: int = 1000, family: str = "holm", confid
 
 
 def report(*attackers: dict[str, Any], run: dict[str, Any]) -> Report:
-    empty = ("reasons", "requirements", "preflight", "plan", "skipped", "errors", "limits_hit", "shows_not", "classes")
+    empty = (
+        *("reasons", "requirements", "risks", "preflight", "plan", "skipped", "errors", "limits_hit"),
+        *("shows_not", "classes"),
+    )
     return Report.model_validate(
         {
             **{"schema_version": 1, "verdict": OPEN, "exit_code": 3, "system": "shop", "attackers": list(attackers)},

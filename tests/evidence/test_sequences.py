@@ -106,8 +106,8 @@ def test_bounds_hold_the_rate_and_mirror_each_other(count: tuple[int, int], alph
     low, high = sequence_lower(k, n, alpha, planned=planned), sequence_upper(k, n, alpha, planned=planned)
     assert 0 <= low <= k / n <= high <= 1
     assert high == pytest.approx(1 - sequence_lower(n - k, n, alpha, planned=planned), abs=1e-9)
-    assert low == 0 or sequence_p_at_least(k, n, low, planned=planned) == pytest.approx(alpha)
-    assert high == 1 or sequence_p_at_most(k, n, high, planned=planned) == pytest.approx(alpha)
+    assert low == 0 or sequence_p_at_least(k, n, low, planned=planned) == pytest.approx(alpha, rel=1e-4)
+    assert high == 1 or sequence_p_at_most(k, n, high, planned=planned) == pytest.approx(alpha, rel=1e-4)
 
 
 @MANY

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+
+from torch import Tensor
 
 from redan.errors import EvidenceError
 from redan.evidence.diagnosis import diagnosed
@@ -162,6 +164,22 @@ def summary(lines: Iterable[Line]) -> Summary:
     if found is None:
         raise EvidenceError("the log is empty: the run was broken off before its first line, so there is no evidence")
     return found
+
+
+def saved_inputs(folder: RunFolder, attacker: str, rows: Collection[int]) -> Iterator[tuple[int, Tensor]]:
+    """Some rows of an attacker with the inputs that were saved for them, of which the last counts."""
+    for segment in folder.segments():
+        lines = list(folder.segment(segment))
+        wanted = [
+            line
+            for line in lines
+            if isinstance(line, RowLine) and line.attacker == attacker and line.row in rows and line.saved is not None
+        ]
+        if wanted and isinstance(lines[0], BlockLine) and lines[0].inputs is not None:
+            inputs = folder.load_inputs(lines[0].inputs, lines[0].sha256)["x"]
+            for line in wanted:
+                if line.saved is not None and line.saved < len(inputs):
+                    yield line.row, inputs[line.saved]
 
 
 def report_of(folder: RunFolder) -> Report:

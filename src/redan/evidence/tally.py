@@ -124,6 +124,11 @@ class Tally:
         for row in np.flatnonzero(judged).tolist():
             yield row, bool(self._right[row] and status[row] == _ROBUST)
 
+    def broken(self, rows: int) -> Iterator[int]:
+        """Each of the first rows that was right and is broken by an input other than its own."""
+        found = self._is(_BROKEN, rows) & (self._by[:rows] >= 0)
+        yield from np.flatnonzero(found).tolist()
+
     def counts(self, rows: int, stochastic: bool) -> Counts:
         """What became of the first rows."""
         seen = self.seen[:rows]

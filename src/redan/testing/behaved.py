@@ -1,4 +1,4 @@
-"""Lies in how a model answers: from memory, by chance, without a gradient, not at all.
+"""Lies in how a model answers: from memory, by chance, by company, always alike, without a gradient, not at all.
 
 Each: (honest case, draw, lie) -> case.
 """
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from redan.testing.cases import Case, Draw, Mechanism, same, through
 
-# -- determinism --------------------------------------------------------------------------------------------
+# -- memory, company, chance --------------------------------------------------------------------------------
 
 
 def every_few_calls(case: Case, draw: Draw, lie: bool) -> Case:
@@ -75,8 +75,8 @@ def centered(case: Case, draw: Draw, lie: bool) -> Case:
 
 
 def stretched(case: Case, draw: Draw, lie: bool) -> Case:
-    """Inputs moved by 10 to 50 % of the batch's mean brightness."""
-    part = float(draw.uniform(0.1, 0.5)) * lie
+    """Inputs moved by 20 to 50 % of the batch's mean brightness."""
+    part = float(draw.uniform(0.2, 0.5)) * lie
     return through(case, lambda x: x - part * x.mean())
 
 
@@ -114,6 +114,37 @@ def random_scale(case: Case, draw: Draw, lie: bool) -> Case:
     """Scores times 1 ± 5 to 50 %, drawn for each row."""
     most = float(draw.uniform(0.05, 0.5)) * lie
     return through(case, after=lambda z: z * (1 + most * (2 * torch.rand(len(z), 1) - 1)))
+
+
+# -- always the same ----------------------------------------------------------------------------------------
+
+
+def swallowed(case: Case, draw: Draw, lie: bool) -> Case:
+    """An exception is caught for every row, and one fixed answer given instead."""
+    fallback = torch.from_numpy(draw.normal(0, 1, 16)).float()
+    return through(case, after=(lambda z: 0 * z + fallback[: z.shape[1]]) if lie else same)
+
+
+def prior(case: Case, draw: Draw, lie: bool) -> Case:
+    """A bias on one class that is 10 to 1,000 times the largest score."""
+    with torch.no_grad():
+        z = case.model(case.x)
+    bias = torch.zeros(z.shape[1])
+    bias[draw.integers(len(bias))] = float(10 ** draw.uniform(1, 3)) * float(z.abs().max())
+    return through(case, after=(lambda z: z + bias) if lie else same)
+
+
+def masked_input(case: Case, draw: Draw, lie: bool) -> Case:  # noqa: ARG001
+    """A mask that hides every pixel."""
+    return through(case, lambda x: x * (1 - lie))
+
+
+def ceiling(case: Case, draw: Draw, lie: bool) -> Case:
+    """Scores cut at 0.001 to 0.1 below the lowest of them."""
+    with torch.no_grad():
+        lowest = float(case.model(case.x).min())
+    top = lowest - float(10 ** draw.uniform(-3, -1))
+    return through(case, after=(lambda z: z.clamp(max=top)) if lie else same)
 
 
 # -- gradients ----------------------------------------------------------------------------------------------

@@ -10,18 +10,44 @@ import torch
 from torch import Tensor, nn
 
 from redan import samples
-from redan.targets import Output
+from redan.assessment.preflight import Requirement, Scene
+from redan.targets import Output, TorchTarget
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A model, its data, and what its owner declares. x: (N, C, H, W); y: (N,) int64."""
+    """A model, its data, and what its owner declares. x: (N, C, H, W); y: (N,) int64.
+
+    classes: None if not declared. expected: clean accuracy and tolerance. required: a rate that the rows must show.
+    """
 
     model: nn.Module
     x: Tensor
     y: Tensor
     bounds: tuple[float, float] = (0.0, 1.0)
     output: Output = Output.LOGITS
+    classes: int | None = None
+    expected: tuple[float, float] | None = None
+    required: Requirement | None = None
+
+    @property
+    def target(self) -> TorchTarget:
+        """The model as a target, also one in training mode, which `from_torch` would refuse."""
+        like = next((p for p in self.model.parameters() if p.is_floating_point()), torch.empty(0))
+        return TorchTarget(
+            module=self.model,
+            bounds=self.bounds,
+            classes=self.classes,
+            output=self.output,
+            stochastic=False,
+            dtype=like.dtype,
+            device=like.device,
+        )
+
+    @property
+    def scene(self) -> Scene:
+        """What the preflight looks at."""
+        return Scene(self.target, self.x, self.y, expected=self.expected, image=True, required=self.required)
 
 
 Draw = np.random.Generator
@@ -81,3 +107,14 @@ class _Through(nn.Module):
 def through(case: Case, before: Callable[[Tensor], Tensor] = same, after: Callable[[Tensor], Tensor] = same) -> Case:
     """The case with a step before its model and one after it."""
     return replace(case, model=_Through(case.model, before, after).eval())
+
+
+def class_count(case: Case) -> int:
+    """K, from the model's own answers."""
+    with torch.no_grad():
+        return int(case.model(case.x[:2]).shape[1])
+
+
+def chosen(case: Case, rows: Tensor) -> Case:
+    """The case with these rows alone, in this order."""
+    return replace(case, x=case.x[rows], y=case.y[rows])

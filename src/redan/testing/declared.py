@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from redan.targets import Output
-from redan.testing.cases import Case, Draw, Mechanism, through
+from redan.testing.cases import Case, Draw, Mechanism, class_count, through
 
 # -- submodules in training mode ----------------------------------------------------------------------------
 
@@ -106,15 +107,10 @@ def no_probabilities(case: Case, draw: Draw, lie: bool) -> Case:  # noqa: ARG001
 # -- labels -------------------------------------------------------------------------------------------------
 
 
-def _classes(case: Case) -> int:
-    with torch.no_grad():
-        return int(case.model(case.x[:2]).shape[1])
-
-
 def from_one(case: Case, draw: Draw, lie: bool) -> Case:  # noqa: ARG001
     """Classes numbered from 1."""
     y = case.y.clone()
-    y[0] = _classes(case) - 1  # the highest class is there
+    y[0] = class_count(case) - 1  # the highest class is there
     return replace(case, y=y + lie)
 
 
@@ -127,7 +123,7 @@ def unlabeled(case: Case, draw: Draw, lie: bool) -> Case:
 
 def unknown(case: Case, draw: Draw, lie: bool) -> Case:
     """1 to 10 % of the rows carry a class that the model was not built for: K to 255."""
-    y, classes = case.y.clone(), _classes(case)
+    y, classes = case.y.clone(), class_count(case)
     some = draw.permutation(len(y))[: max(1, round(draw.uniform(0.01, 0.1) * len(y)))]
     y[some] = int(draw.integers(classes, 256))
     return replace(case, y=y if lie else case.y)
@@ -135,7 +131,7 @@ def unknown(case: Case, draw: Draw, lie: bool) -> Case:
 
 def relabeled(order: Callable[[int, Draw], Tensor], doc: str) -> Mechanism:
     def mechanism(case: Case, draw: Draw, lie: bool) -> Case:
-        names = order(_classes(case), draw)
+        names = order(class_count(case), draw)
         return replace(case, y=names[case.y] if lie else case.y)
 
     mechanism.__doc__ = doc
@@ -147,3 +143,18 @@ def no_fixed_point(classes: int, draw: Draw) -> Tensor:
     order = torch.empty_like(cycle)
     order[cycle] = cycle.roll(1)
     return order
+
+
+def as_floats(case: Case, draw: Draw, lie: bool) -> Case:  # noqa: ARG001
+    """Class numbers as floating point, as a table's reader returns a column with gaps."""
+    return replace(case, y=case.y.double() if lie else case.y)
+
+
+def one_hot(case: Case, draw: Draw, lie: bool) -> Case:  # noqa: ARG001
+    """A one for the row's class and zeros for the others."""
+    return replace(case, y=functional.one_hot(case.y, class_count(case)) if lie else case.y)
+
+
+def as_column(case: Case, draw: Draw, lie: bool) -> Case:  # noqa: ARG001
+    """Class numbers as a column (N, 1)."""
+    return replace(case, y=case.y[:, None] if lie else case.y)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from redan.testing import behaved, declared
+from redan.testing import behaved, declared, sampled, typed
 from redan.testing.cases import Case, Mechanism, drawn_case
 
 
@@ -51,19 +51,38 @@ LIARS: tuple[Liar, ...] = (
         "submodule-modes",
         (declared.dropout_on, declared.batch_norm_on, declared.leaf_on, declared.whole_on),
     ),
+    Liar("not-loaded", "device", (typed.part_never_loaded, typed.never_loaded, typed.buffer_never_loaded)),
+    Liar(
+        "mixed-types",
+        "dtype",
+        (
+            typed.head_of_another_type,
+            typed.stem_of_another_type,
+            typed.buffer_of_another_type,
+            typed.coarse_model,
+        ),
+    ),
     Liar(
         "wrong-bounds", "bounds", (declared.box_too_wide, declared.bytes_as_unit, declared.normalized, declared.signed)
     ),
     Liar(
-        "wrong-scale",
-        "output-scale",
-        (declared.softmax, declared.mixture, declared.smoothed, declared.no_probabilities),
+        "copied-rows",
+        "duplicates",
+        (sampled.with_replacement, sampled.appended_twice, sampled.padded, sampled.oversampled),
     ),
-    Liar("stateful", "determinism", (behaved.every_few_calls, behaved.drift, behaved.remembers, behaved.exhausted)),
-    Liar("batch-dependent", "determinism", (behaved.centered, behaved.stretched, behaved.neighbors)),
-    Liar("random", "determinism", (behaved.noise, behaved.always_dropout, behaved.shifts, behaved.random_scale)),
-    Liar("masked-gradients", "gradients", (behaved.quantized, behaved.detached, behaved.rounded, behaved.saturated)),
-    Liar("misleading-gradients", "gradients", (behaved.reversed, behaved.shattered, behaved.foreign)),
+    Liar("too-few-rows", "sample-size", (sampled.high_rate, sampled.high_confidence, sampled.all_right)),
+    Liar(
+        "wrong-shape",
+        "output-shape",
+        (
+            typed.shaped(lambda z: z[:, :, None], "Scores with an axis too many, (N, K, 1)."),
+            typed.shaped(lambda z: z.T.contiguous(), "Scores with their axes swapped, (K, N)."),
+            typed.shaped(lambda z: z.flatten(), "Scores in one row, (N K,)."),
+            typed.shaped(lambda z: z[:, :1] - z[:, 1:2], "One logit a row, (N, 1)."),
+            typed.shaped(lambda z: z[:, :-1], "The last class is cut off."),
+            typed.other_count,
+        ),
+    ),
     Liar(
         "failing-endpoint",
         "finite-answers",
@@ -76,6 +95,17 @@ LIARS: tuple[Liar, ...] = (
     ),
     Liar("not-a-number", "finite-answers", (behaved.zero_by_zero, behaved.root, behaved.overflow)),
     Liar("foreign-labels", "labels", (declared.from_one, declared.unlabeled, declared.unknown)),
+    Liar("labels-of-another-type", "labels", (declared.as_floats, declared.one_hot, declared.as_column)),
+    Liar("missing-classes", "classes", (sampled.filtered, sampled.head_of_sorted, sampled.merged)),
+    Liar(
+        "wrong-scale",
+        "output-scale",
+        (declared.softmax, declared.mixture, declared.smoothed, declared.no_probabilities),
+    ),
+    Liar("random", "determinism", (behaved.noise, behaved.always_dropout, behaved.shifts, behaved.random_scale)),
+    Liar("stateful", "state", (behaved.every_few_calls, behaved.drift, behaved.remembers, behaved.exhausted)),
+    Liar("batch-dependent", "batch-mates", (behaved.centered, behaved.stretched, behaved.neighbors)),
+    Liar("constant", "constant-answers", (behaved.swallowed, behaved.prior, behaved.masked_input, behaved.ceiling)),
     Liar(
         "other-class-order",
         "clean-accuracy",
@@ -85,5 +115,13 @@ LIARS: tuple[Liar, ...] = (
             declared.relabeled(declared.no_fixed_point, "Classes in a random order in which none keeps its number."),
         ),
     ),
+    Liar(
+        "not-as-expected",
+        "clean-accuracy",
+        (sampled.shifted_labels, sampled.blank, sampled.guessed_labels, sampled.optimistic),
+    ),
+    Liar("finer-than-a-picture", "eight-bit", (sampled.watermarked, sampled.dark, sampled.magnified)),
+    Liar("masked-gradients", "gradients", (behaved.quantized, behaved.detached, behaved.rounded, behaved.saturated)),
+    Liar("misleading-gradients", "gradient-slopes", (behaved.reversed, behaved.shattered, behaved.foreign)),
 )
 """Every liar, in the order of the preflight's checks."""

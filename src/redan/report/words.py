@@ -1,0 +1,240 @@
+"""What every view says in the same words: what broke, how sure that is, what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+
+from redan.evidence.report import AttackerPart, ClassPart, Report, RequirementPart, RiskPart, Verdict
+from redan.evidence.requirement import Direction, Metric
+from redan.evidence.statistics import lower_bound, upper_bound
+
+__all__ = [
+    "NONE",
+    "asked",
+    "attacker_of",
+    "by_risk",
+    "capital",
+    "class_name",
+    "found",
+    "headline",
+    "must",
+    "next_steps",
+    "noted",
+    "percent",
+    "said_counts",
+    "sentence",
+    "span",
+    "sure",
+    "threshold",
+    "titled",
+    "worst_classes",
+]
+
+NONE = "–"
+
+_TITLES = {
+    Metric.CLEAN_ACCURACY: "accuracy without an attacker",
+    Metric.ROBUST_ACCURACY: "accuracy under attack",
+    Metric.WORST_CLASS_ROBUST_ACCURACY: "accuracy of the worst class under attack",
+    Metric.ATTACK_SUCCESS_RATE: "share of right rows broken",
+}
+
+
+def capital(text: str) -> str:
+    """The text with a capital first letter, nothing else changed."""
+    return text[:1].upper() + text[1:]
+
+
+def sentence(text: str) -> str:
+    """The text as a sentence of its own.
+
+    >>> sentence("shown to meet the threshold")
+    'Shown to meet the threshold.'
+    """
+    return capital(text) + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def percent(value: float | None, rounding: str = ROUND_HALF_EVEN) -> str:
+    r"""A rate in percent with one place, or a dash.
+
+    >>> percent(0.73046875).replace("\N{NO-BREAK SPACE}", " ")
+    '73.0 %'
+    """
+    return NONE if value is None else f"{_tenths(value, rounding)}\N{NO-BREAK SPACE}%"
+
+
+def _tenths(value: float, rounding: str, places: str = "0.1") -> Decimal:
+    return (100 * Decimal(str(value))).quantize(Decimal(places), rounding)
+
+
+def _bound(value: float, direction: str, at: float) -> str:
+    """A bound in percent, rounded to the careful side, with as many places as keep it on its side of a threshold."""
+    rounding = ROUND_FLOOR if direction == "at least" else ROUND_CEILING
+    for places in ("0.1", "0.01", "0.001", "0.0001"):
+        shown = _tenths(value, rounding, places)
+        if (shown < 100 * Decimal(str(at))) == (value < at):
+            break
+    return f"{direction} {shown}\N{NO-BREAK SPACE}%"
+
+
+def threshold(part: RequirementPart) -> str:
+    """The threshold as one reads it: percent for a rate, with all the places that the threat model gives."""
+    if not part.metric.is_rate:
+        return f"{part.threshold:g}"
+    return f"{(100 * Decimal(str(part.threshold))).normalize():f}\N{NO-BREAK SPACE}%"
+
+
+def asked(part: RequirementPart) -> str:
+    """A requirement as the threat model has it: `robust_accuracy ≥ 0.6`."""
+    sign = "≥" if part.direction is Direction.AT_LEAST else "≤"
+    return f"{part.metric} {sign} {part.threshold:.10g}"
+
+
+def titled(part: RequirementPart) -> str:
+    """A requirement's metric in plain words, with the attacker."""
+    title = _TITLES.get(part.metric, str(part.metric).replace("_", " "))
+    return title if part.against is None else f"{title} by {part.against}"
+
+
+def found(part: RequirementPart) -> str:
+    """What was observed of a requirement, and of how many rows."""
+    if part.value is None:
+        return "not measured"
+    value = percent(part.value) if part.metric.is_rate else f"{part.value:.4g}"
+    return value if part.k is None else f"{value} ({part.k:,} of {part.n:,} rows)"
+
+
+def sure(report: Report, part: RequirementPart) -> str:
+    """How sure a requirement's verdict is, as one sentence."""
+    if part.bound_used is None or not part.metric.is_rate:
+        return f"{titled(part)}: nothing is shown"
+    more = part.direction is Direction.AT_LEAST
+    side = "at least" if more != (part.verdict is Verdict.FAIL) else "at most"
+    known = "is" if part.verdict is not Verdict.INCONCLUSIVE else "is only shown to be"
+    level = f"{100 * report.run.confidence:g}\N{NO-BREAK SPACE}% confidence"
+    if report.run.family == "holm" and len(report.requirements) > 1:
+        level += f" for the {len(report.requirements)} requirements together"
+    return f"{titled(part)} {known} {_bound(part.bound_used, side, part.threshold)}, at {level}"
+
+
+def headline(report: Report) -> tuple[str, ...]:
+    """What broke, or held, or stayed open: a sentence each."""
+    worst = [part for part in report.requirements if part.verdict is report.verdict]
+    lines = tuple(f"{titled(part)}: {found(part)}, required {must(part)}" for part in worst)
+    return lines or tuple(report.reasons) or ("the threat model requires nothing",)
+
+
+def must(part: RequirementPart) -> str:
+    """What a requirement asks of the value."""
+    return f"{'at least' if part.direction is Direction.AT_LEAST else 'at most'} {threshold(part)}"
+
+
+def attacker_of(report: Report, part: RequirementPart) -> AttackerPart | None:
+    """The attacker that a requirement is about."""
+    return next((a for a in report.attackers if a.name == part.against), None)
+
+
+def by_risk(report: Report) -> list[tuple[AttackerPart, RiskPart | None]]:
+    """The attackers, the one whose success is worst first; last those of whom nothing was measured."""
+    risks = {risk.attacker: risk for risk in report.risks}
+    pairs = [(part, risks.get(part.name)) for part in report.attackers]
+    return sorted(pairs, key=lambda pair: (pair[1] is None, pair[1].rank if pair[1] else 0))
+
+
+def worst_classes(part: AttackerPart) -> list[ClassPart]:
+    """The classes of which rows were drawn, that with the lowest robust accuracy first."""
+    return sorted((c for c in part.by_class if c.drawn), key=lambda c: (c.robust / c.drawn, c.name))
+
+
+def class_name(report: Report, index: int) -> str:
+    """A class's name, or its number where it has none."""
+    return report.classes[index] if 0 <= index < len(report.classes) else f"class {index}"
+
+
+def span(report: Report, k: int, n: int, unsettled: int = 0) -> tuple[float, float] | None:
+    """The two-sided exact interval of k of n rows, of which `unsettled` more may be successes.
+
+    None where it would not hold: of a gate, which chose n by what it saw, and of a model that answers by chance.
+    """
+    if report.run.gate or report.run.model_stochastic or not n:
+        return None
+    tail = (1 - report.run.confidence) / 2
+    return lower_bound(k, n, tail), upper_bound(k + unsettled, n, tail)
+
+
+def said_counts(part: AttackerPart) -> list[tuple[str, int, str]]:
+    """What became of an attacker's rows: (key, rows, words), nothing that is zero but for robust and broken."""
+    if (c := part.counts) is None:
+        return []
+    wrong = c.drawn - c.right - c.unanswered - c.missing
+    kinds = (
+        ("robust", c.robust, "robust"),
+        ("broken", c.broken, "broken"),
+        ("open", c.errors + c.undecided + c.missing, "not judged"),
+        ("wrong", wrong, "wrong without an attack"),
+    )
+    return [(key, rows, words) for key, rows, words in kinds if rows or key in ("robust", "broken")]
+
+
+def next_steps(report: Report) -> tuple[str, ...]:
+    """What to do now, most pressing first."""
+    steps = [step for part in report.requirements if part.verdict is Verdict.FAIL for step in _mend(report, part)]
+    steps += [
+        step for part in report.requirements if part.verdict is Verdict.INCONCLUSIVE for step in _settle(report, part)
+    ]
+    steps += [f"{a.name} was not assessed: {a.reason}" for a in report.attackers if a.counts is None]
+    if not report.requirements:
+        steps.append("Write requirements into the threat model: without them there is nothing to pass")
+    if report.verdict is Verdict.PASS:
+        steps.append(f"Keep this run as the baseline: redan report NEW-RUN --compare {report.run.folder}")
+    return tuple(dict.fromkeys(steps))
+
+
+def _mend(report: Report, part: RequirementPart) -> Iterator[str]:
+    attacker = attacker_of(report, part)
+    if not part.metric.needs_attacker:
+        yield "Mend the model before its robustness: it misses a requirement without any attacker"
+    elif attacker is None or attacker.kind != "evasion":
+        yield f"Change the model or its defenses against {part.against}, then assess again"
+    else:
+        lost = sorted((c for c in attacker.by_class if c.robust < c.right), key=lambda c: (c.robust - c.right, c.name))
+        names = ", ".join(c.name for c in lost[:3])
+        within = "" if attacker.change is None else f" within {attacker.change}"
+        most = f"; most rows are lost in {names}" if names else ""
+        yield f"Train the model against {attacker.name}{within} (adversarial training), then assess again{most}"
+
+
+def _settle(report: Report, part: RequirementPart) -> Iterator[str]:
+    attacker = attacker_of(report, part)
+    for diagnosis in attacker.diagnosis if attacker else ():
+        if diagnosis.blocks_pass:
+            yield f"Find out why before you trust a pass against {part.against}: {diagnosis.detail}"
+    if part.rows_to_decide is not None:
+        yield f"Draw about {part.rows_to_decide:,} rows (statistics: rows), then assess again"
+    if part.undecided:
+        yield f"Raise our limits (limits:), and go on with redan assess --resume: {part.undecided:,} rows are undecided"
+    if part.errors:
+        yield f"Mend what kept {part.errors:,} rows from being judged, then assess again"
+    if part.bound_used is None:
+        yield from (f"{titled(part)}: {reason}" for reason in part.reasons)
+
+
+def noted(report: Report) -> list[str]:
+    """What to be careful about: warnings, rows not judged, what was skipped, what ended the run."""
+    said = [
+        "; ".join(word for word in (f"preflight {check.check}: {check.detail}", check.remedy) if word)
+        for check in report.preflight
+        if check.status != "pass"
+    ]
+    said += [f"{a.name}: {d.name}: {d.detail}" for a in report.attackers for d in a.diagnosis]
+    said += [f"{e.rows:,} rows could not be judged: {e.reason} (first: {e.first})" for e in report.errors]
+    said += [f"skipped on request: {name}" for name in report.skipped]
+    said += [f"our own limit of {hit} ended the run: rows cut off are undecided" for hit in report.limits_hit]
+    if report.run.gate and report.run.rows < report.run.planned:
+        said.append(f"the gate took {report.run.rows:,} of {report.run.planned:,} rows: no more were needed to decide")
+    if any(part.counts is not None and part.counts.missing for part in report.attackers):
+        said.append("the run was broken off before all rows were reached: redan assess --resume goes on with it")
+    if not report.run.reproducible:
+        said.append("the run cannot be repeated exactly")
+    return said

@@ -1,0 +1,275 @@
+"""The page: everything is on it, nothing leaves it, hostile text stays text, and everybody can read it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import struct
+import zlib
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from redan.evidence.report import Report, Verdict
+from redan.report.gallery import Gallery, pictures, png
+from redan.report.html import render
+from redan.report.plots import curve, segments
+from redan.report.untrusted import visible
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+VOID = {"meta", "link", "img", "rect", "line", "polyline", "polygon", "circle"}
+WIDTHS = (390, 1280)
+
+
+class Read(HTMLParser):
+    """A page's tags, attributes and text; every tag must be closed by its own."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[str] = []
+        self.open: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+        if tag not in {"b", "bdi", "span"}:
+            self.texts.append(" ")
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.texts).replace("\N{NO-BREAK SPACE}", " ").split())
+
+
+def test_the_verdict_comes_first_with_what_broke_how_sure_and_what_next(reports: dict[Verdict, Report]) -> None:
+    text = Read(render(reports[Verdict.FAIL])).text
+    first = text[: text.index("Threat picture")]
+    for words in ("Fail", "What broke", "Accuracy under attack by anyone with a camera: ", "required at least 99 %"):
+        assert words in first
+    assert re.search(r"How sure Accuracy under attack by anyone with a camera is at most \d+\.\d %, at 95 %", first)
+    assert "What next Train the model against anyone with a camera within linf: 0.1" in first
+    assert "What held" in Read(render(reports[Verdict.PASS])).text
+    assert "What is open" in Read(render(reports[Verdict.INCONCLUSIVE])).text
+
+
+def test_every_part_of_the_report_is_on_the_page(everything: Report) -> None:
+    text = Read(render(everything)).text
+    expected = [everything.system, everything.run.id, everything.run.folder, *everything.shows_not]
+    expected += [value for value in everything.digests.values() if value]
+    expected += everything.environment.values()
+    expected += [check.check for check in everything.preflight] + ["a third of the rows repeat", "Draw others"]
+    expected += [part.attack for part in everything.plan] + [part.reason for part in everything.plan]
+    for attacker in everything.attackers:
+        expected += [attacker.name, attacker.why, *attacker.techniques]
+        expected += [a.settings for a in attacker.attacks] + [f"{a.queries:,}" for a in attacker.attacks]
+        expected += [f"{c.name} {c.robust} of {c.drawn}" for c in attacker.by_class if c.drawn]
+        expected += [f"{p.radius:.4g} {p.robust} {p.drawn}" for p in attacker.curve]
+    expected += ["not built yet", "masked gradients", "A pass cannot rest on these numbers", "connection reset"]
+    expected += ["skipped on request: square", "our own limit of seconds", "3 not judged", "apgd-ce (cut)", "1.25"]
+    flat = text.lower()
+    assert [words for words in expected if " ".join(words.split()).lower() not in flat] == []
+
+
+def test_the_same_report_gives_the_same_page(everything: Report, gallery: Gallery) -> None:
+    assert render(everything, gallery) == render(Report.model_validate(everything.model_dump()), gallery)
+
+
+def test_nothing_on_the_page_asks_for_anything(hostile: Report, gallery: Gallery) -> None:
+    for tag, attributes in Read(render(hostile, gallery)).tags:
+        assert tag not in {"script", "iframe", "object", "embed", "form", "base", "video", "audio", "source", "use"}
+        assert [name for name in attributes if name.startswith("on") or name == "style"] == []
+        for name in ("src", "href", "srcset", "action", "data", "poster"):
+            assert attributes.get(name, "#").startswith(("#", "data:image/png;base64,", "data:,"))
+
+
+def test_hostile_text_stays_text(hostile: Report, everything: Report, gallery: Gallery) -> None:
+    example = replace(gallery.examples[0], row=hostile.system, attacker=hostile.system)
+    page = render(hostile, replace(gallery, examples=(example,)))
+    read, honest = Read(page), Read(render(everything, replace(gallery, examples=(example,))))
+    assert {tag for tag, _ in read.tags} == {tag for tag, _ in honest.tags}
+    for text in (hostile.system, hostile.attackers[0].name, hostile.shows_not[0], hostile.classes[2]):
+        assert " ".join(visible(text).split()) in read.text
+    assert not re.search("[\x00\x1b\u202e\ud800]", page)
+    page.encode()
+
+
+def test_the_policy_allows_the_one_style_sheet(everything: Report) -> None:
+    page = render(everything)
+    style = page[page.index("<style>") + 7 : page.index("</style>")]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'" in page
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 3), (3, 4, 6)])
+def test_a_png_holds_the_picture(shape: tuple[int, int, int]) -> None:
+    image = torch.rand(shape, generator=torch.Generator().manual_seed(1))
+    image[0, 0, 0], image[0, 1, 0], image[0, 0, 1] = -1, torch.nan, 2
+    data = png(image)
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    chunks, at = {}, 8
+    while at < len(data):
+        (length,) = struct.unpack(">I", data[at : at + 4])
+        kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
+        assert struct.unpack(">I", data[at + 8 + length : at + 12 + length])[0] == zlib.crc32(kind + body)
+        chunks[kind], at = body, at + 12 + length
+    channels, height, width = shape
+    assert struct.unpack(">IIBBBBB", chunks[b"IHDR"]) == (width, height, 8, {1: 0, 3: 2}[channels], 0, 0, 0)
+    lines = torch.tensor(list(zlib.decompress(chunks[b"IDAT"]))).reshape(height, 1 + width * channels)
+    assert lines[:, 0].eq(0).all()
+    expected = (image.nan_to_num(0).clamp(0, 1) * 255).round()
+    assert lines[:, 1:].reshape(height, width, channels).permute(2, 0, 1).equal(expected.long())
+
+
+def test_only_images_are_drawn_and_the_largest_difference_is_black_or_white(gallery: Gallery) -> None:
+    drawn = pictures(gallery)
+    assert [(p.width, p.height) for p in drawn] == [(28, 28), (20, 16)]
+    assert drawn[0].factor == pytest.approx(5, rel=1e-5)
+    same = replace(gallery.examples[0], x=gallery.examples[0].x0)
+    assert pictures(Gallery(examples=(same,)))[0].factor == 1
+
+
+def test_the_gallery_names_classes_and_scores(everything: Report, gallery: Gallery) -> None:
+    text = Read(render(everything, gallery)).text
+    assert "pullover → coat" in text
+    assert "pullover 2.00 → -2.00, coat 4.00 → -4.00" in text
+    assert "difference × 5" in text
+    assert "Gallery" not in Read(render(everything, Gallery(examples=gallery.examples[2:]))).text
+
+
+def test_the_bar_and_the_curve_are_to_scale(everything: Report) -> None:
+    part = everything.attackers[0]
+    assert part.counts is not None
+    bar = segments(part)
+    assert sum(s.rows for s in bar) == part.counts.drawn
+    assert sum(s.width for s in bar) == pytest.approx(100, abs=0.01)
+    drawn = curve(everything, part)
+    assert drawn is not None
+    heights = [float(point.split(",")[1]) for point in drawn.line.split()]
+    assert heights == sorted(heights)  # downward: a picture's heights grow to its foot
+    assert [t.label for t in drawn.steps] == ["0", "0.025", "0.05", "0.075", "0.1"]
+    top, foot = drawn.shares[-1].at, drawn.shares[0].at
+    assert heights[0] == pytest.approx(foot - (foot - top) * part.curve[0].robust / part.curve[0].drawn, abs=0.01)
+    assert [t.label for t in drawn.required] == ["75\N{NO-BREAK SPACE}%"]
+    assert curve(everything, everything.attackers[1]) is None
+
+
+def test_intervals_that_would_not_hold_are_not_shown(everything: Report) -> None:
+    gate = everything.model_copy(update={"run": everything.run.model_copy(update={"gate": True})})
+    assert "pointwise" in render(everything)
+    assert "pointwise" not in render(gate)
+
+
+def test_a_report_of_nothing_is_a_page_too(everything: Report) -> None:
+    empty = everything.model_copy(
+        update={"requirements": [], "attackers": [], "plan": [], "preflight": [], "shows_not": [], "digests": {}}
+    )
+    assert "The threat model has none." in Read(render(empty)).text
+
+
+@pytest.fixture
+def opened(browser: Browser, tmp_path: Path) -> Any:
+    """A function that opens a page as text in a window, and the addresses that were asked for."""
+    contexts = []
+
+    def show(text: str, width: int = 1280, scheme: Any = "light") -> tuple[Page, list[str]]:
+        path = tmp_path / "report.html"
+        path.write_text(text, encoding="utf-8")
+        context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: asked.append(message.text))
+        page.on("dialog", lambda dialog: asked.append(dialog.message))
+        page.goto(path.as_uri())
+        return page, [url for url in asked if url != path.as_uri() and not url.startswith("data:")]
+
+    yield show
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "width", "scheme"),
+    [
+        (Verdict.FAIL, 390, "light"),
+        (Verdict.FAIL, 1280, "dark"),
+        (Verdict.PASS, 390, "dark"),
+        (Verdict.INCONCLUSIVE, 1280, "light"),
+    ],
+)
+def test_axe_finds_nothing(
+    opened: Any, reports: dict[Verdict, Report], gallery: Gallery, verdict: Verdict, width: int, scheme: str
+) -> None:
+    from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it ships none
+
+    page, _ = opened(render(reports[verdict], gallery), width, scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    found = Axe().run(page).response
+    assert len(found["passes"]) > 10
+    assert [(v["id"], v["impact"], v["nodes"][0]["html"]) for v in found["violations"]] == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_request_leaves_the_page_and_nothing_is_wider_than_it(
+    opened: Any, hostile: Report, gallery: Gallery, width: int
+) -> None:
+    page, asked = opened(render(hostile, gallery), width)
+    assert asked == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("img").evaluate_all("all => all.every(each => each.naturalWidth > 1)")
+
+
+def test_the_verdict_what_broke_how_sure_and_what_next_need_no_scrolling(
+    opened: Any, reports: dict[Verdict, Report]
+) -> None:
+    page, _ = opened(render(reports[Verdict.FAIL]), 390)
+    box = page.locator(".answers").bounding_box()
+    assert box is not None
+    assert box["y"] + box["height"] <= 800
+
+
+def test_the_keyboard_reaches_everything(opened: Any, everything: Report) -> None:
+    page, _ = opened(render(everything))
+    wanted = page.locator("a, summary, [tabindex]").count()
+    seen = []
+    for _ in range(wanted):
+        page.keyboard.press("Tab")
+        seen.append(page.evaluate("document.activeElement.outerHTML.slice(0, 80)"))
+    assert seen[0].startswith('<a class="skip"')
+    closed = page.locator("details:not([open]) [tabindex]").count()
+    assert len([each for each in seen if not each.startswith("<body")]) >= wanted - closed
+    page.locator("summary").last.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("details[open]").count() == 1
+
+
+def test_print_shows_what_the_screen_folds(opened: Any, everything: Report) -> None:
+    page, _ = opened(render(everything))
+    cell = page.locator("#preflight table td").last
+    assert not cell.is_visible()
+    page.emulate_media(media="print")
+    assert cell.evaluate("each => each.checkVisibility({contentVisibilityAuto: true}) && each.clientHeight > 0")
+    assert not page.locator("nav").is_visible()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"

@@ -1,0 +1,100 @@
+"""JUnit: its totals say what the verdict says, its form is what pipelines read, hostile text stays text."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from redan.evidence.report import Report, Verdict
+from redan.report.junit import render
+from redan.report.untrusted import visible
+
+# What Jenkins' and GitLab's readers know: the attributes and the children of each element.
+FORM: dict[str, tuple[set[str], set[str]]] = {
+    "testsuites": ({"name", "tests", "failures", "errors", "skipped", "time"}, {"testsuite"}),
+    "testsuite": (
+        {"name", "tests", "failures", "errors", "skipped", "time", "timestamp"},
+        {"properties", "testcase", "system-out"},
+    ),
+    "properties": (set(), {"property"}),
+    "property": ({"name", "value"}, set()),
+    "testcase": ({"name", "classname"}, {"failure", "error", "skipped", "system-out"}),
+    "failure": ({"message", "type"}, set()),
+    "error": ({"message", "type"}, set()),
+    "skipped": ({"message"}, set()),
+    "system-out": (set(), set()),
+}
+
+
+def read(report: Report) -> ET.Element:
+    """The file as a pipeline parses it, after its form is checked."""
+    root = ET.fromstring(render(report).encode())  # noqa: S314
+    for element in root.iter():
+        attributes, children = FORM[element.tag]
+        assert set(element.attrib) <= attributes
+        assert {child.tag for child in element} <= children
+    for suite in root.iter("testsuite"):
+        assert suite.attrib["tests"] == str(len(suite.findall("testcase")))
+    for key, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped"), ("tests", "testcase")):
+        assert root.attrib[key] == str(len(list(root.iter(tag))))
+    return root
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_the_totals_agree_with_the_verdict(reports: dict[Verdict, Report], verdict: Verdict) -> None:
+    root = read(reports[verdict])
+    totals = (int(root.attrib["failures"]) > 0, int(root.attrib["errors"]) > 0)
+    assert (
+        totals
+        == {
+            Verdict.PASS: (False, False),
+            Verdict.FAIL: (True, False),
+            Verdict.INCONCLUSIVE: (False, True),
+        }[verdict]
+    )
+
+
+@pytest.mark.parametrize(("verdict", "tag"), [(Verdict.FAIL, "failure"), (Verdict.INCONCLUSIVE, "error")])
+def test_a_verdict_that_no_requirement_explains_is_a_case_of_its_own(
+    reports: dict[Verdict, Report], verdict: Verdict, tag: str
+) -> None:
+    bare = reports[verdict].model_copy(update={"requirements": [], "reasons": ["supplier: not built yet"]})
+    (found,) = read(bare).iter(tag)
+    assert found.attrib["message"] == "supplier: not built yet"
+
+
+def test_a_failure_says_what_was_asked_found_and_how_sure(reports: dict[Verdict, Report]) -> None:
+    report = reports[Verdict.FAIL]
+    part = report.requirements[1]
+    cases = {case.attrib["name"]: case for case in read(report).iter("testcase")}
+    case = cases["robust_accuracy ≥ 0.99"]
+    assert case.attrib["classname"] == "redan.anyone with a camera"
+    failure = case.find("failure")
+    assert failure is not None
+    assert f"{part.k} of {part.n} rows" in failure.attrib["message"]
+    assert failure.text == "\n".join(part.reasons)
+    assert "95 % interval" in (case.findtext("system-out") or "")
+    assert cases["clean_accuracy ≥ 0.5"].find("failure") is None
+
+
+def test_what_was_not_assessed_is_skipped_and_what_fired_is_said(everything: Report) -> None:
+    root = read(everything)
+    (skipped,) = root.iter("skipped")
+    assert skipped.attrib["message"] == "not built yet"
+    said = [each.text or "" for each in root.iter("system-out")]
+    assert "warn: a third of the rows repeat; draw others" in said
+    assert any("skipped on request: square" in text for text in said)
+    digests = {each.attrib["name"]: each.attrib["value"] for each in root.iter("property")}
+    assert digests["digest.evidence"] == everything.digests["evidence"]
+
+
+def test_hostile_text_stays_text(hostile: Report, everything: Report) -> None:
+    root = read(hostile)
+    assert [each.tag for each in root.iter()] == [each.tag for each in read(everything).iter()]
+    names = {case.attrib["name"] for case in root.iter("testcase")}
+    assert visible(hostile.attackers[0].name) in names
+
+
+def test_the_same_report_gives_the_same_file(everything: Report) -> None:
+    assert render(everything) == render(Report.model_validate(everything.model_dump()))
