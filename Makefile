@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint clean help
+.PHONY: demo test test-extras test-slow lint clean help
 
 help:
 	@echo "make demo        attack two shipped models: one fails, one passes"
 	@echo "make test        all tests but the slow ones"
+	@echo "make test-extras what needs packages beside redan's own"
 	@echo "make test-slow   published facts, beside independent implementations"
 	@echo "make lint        ruff, mypy, import layers"
 	@echo "make bench-NAME  run benchmarks/NAME.py and write benchmarks/results/NAME.json"
@@ -25,10 +26,14 @@ demo: $(STAMP)
 	@$(BIN)/python examples/fashion/demo.py
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not extras" -n auto --dist worksteal
+
+test-extras: $(STAMP)
+	bash tools/extras.sh
+	.envs/extras/bin/python -m pytest -m extras
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not extras"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -112,6 +112,10 @@ def test_a_random_model_is_scored_by_means() -> None:
     score, again = (robust_accuracy(target, x, y, within=Linf(0.01), mode="quick") for _ in range(2))
     assert 0 <= score.low <= score.value <= score.high <= 1
     assert (score.value, score.low, score.high) == (again.value, again.low, again.high)
+    cut = robust_accuracy(target, x, y, within=Linf(0.01), mode="quick", limits=Limits(queries=64))
+    assert cut.undecided >= 30
+    assert cut.value < 0.1  # rows that our limits cut off never help
+    assert (cut.low, cut.high) == (0.0, 1.0)
 
 
 # -- modes ----------------------------------------------------------------------------------------------

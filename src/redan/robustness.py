@@ -152,11 +152,13 @@ def _score(found: Outcomes, job: Job) -> RobustAccuracy:
     k = int(robust.sum())
     open_rows = errors + int((found.right & (found.status == Status.UNDECIDED)).sum())
     if job.target.stochastic:
-        held = (1 - found.share)[found.status != Status.ERROR].clamp(0, 1)
+        judged = (found.status != Status.ERROR) & (found.status != Status.UNDECIDED)
+        held = (1 - found.share)[judged].clamp(0, 1)
         bins = (held * 20).round().long().bincount(minlength=21).tolist()
-        bins[0] += errors
+        rest = n - len(held)
         value = float(held.sum()) / max(1, n)
-        low, high = bootstrap_bounds(bins, 0.025)
+        low = bootstrap_bounds([bins[0] + rest, *bins[1:]], 0.025)[0]
+        high = bootstrap_bounds([*bins[:-1], bins[-1] + rest], 0.025)[1]
     else:
         value = k / max(1, n)
         low, high = interval(k, n).low, interval(k + open_rows, n).high

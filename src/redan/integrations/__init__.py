@@ -1,0 +1,4 @@
+"""redan where models are already tested and tracked: pytest, MLflow, scikit-learn, torchmetrics.
+
+One file each, imported only by who uses it: `pytest_plugin`, `mlflow`, `sklearn`, `torchmetrics`.
+"""

@@ -1,0 +1,95 @@
+"""An assessment in MLflow: its rates as metrics, its verdict as tags, its evidence as artifacts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from redan.evidence.folder import is_url
+from redan.evidence.report import Report, RequirementPart
+from redan.evidence.requirement import Metric, Requirement
+from redan.evidence.verdict import judge
+
+try:
+    import mlflow
+except ModuleNotFoundError as error:
+    raise ImportError("logging to MLflow needs the package mlflow; run: pip install 'redan[mlflow]'") from error
+
+__all__ = ["log_report"]
+
+_TAG, _NAME = 5000, 100  # the longest tag that every MLflow store takes; a name that leaves room in a key of 250
+
+
+def log_report(report: Report, *, prefix: str = "redan", evidence: bool = True) -> None:
+    """Log a report into the active MLflow run; without one MLflow begins one, as it does for any metric.
+
+    Metrics, `<prefix>/<metric>/<attacker>/…` with what the name may not hold as "_": rate (k / n; rows that errored or
+    stayed undecided count as broken), low and high (the two-sided interval at the report's confidence), n, errors,
+    undecided. Clean accuracy and the robust accuracy against each attacker that was assessed are there in any case,
+    other metrics where the report has a requirement of them. Tags, `<prefix>.…`: verdict, exit_code, reasons, run,
+    mode, seed, digests, and the verdict of each requirement. Artifacts, below `<prefix>/`: report.json and, if
+    `evidence`, the run folder under its id, unless it lies elsewhere than on this machine.
+
+    prefix: another one for each report of the same MLflow run.
+    """
+    metrics, tags = _metrics(report, prefix), _tags(report, prefix)
+    mlflow.log_metrics(metrics)
+    mlflow.set_tags({key: value[:_TAG] for key, value in tags.items()})
+    mlflow.log_text(report.model_dump_json(indent=2) + "\n", f"{prefix}/report.json")
+    if evidence and not is_url(report.run.folder) and Path(report.run.folder).is_dir():
+        mlflow.log_artifacts(report.run.folder, f"{prefix}/{report.run.id}")
+
+
+def _metrics(report: Report, prefix: str) -> dict[str, float]:
+    """Every rate with its interval and counts, by MLflow's name."""
+    assessed = [attacker.name for attacker in report.attackers if attacker.counts is not None]
+    always = [Requirement(metric=Metric.ROBUST_ACCURACY, at_least=0.0, against=name) for name in assessed]
+    if assessed:
+        always.append(Requirement(metric=Metric.CLEAN_ACCURACY, at_least=0.0))
+    names = _names(report)
+    return {
+        f"{prefix}/{_key(part, names, '/')}/{figure}": float(value)
+        for part in (*judge(report, always).requirements, *report.requirements)
+        for figure, value in _figures(part).items()
+        if value is not None
+    }
+
+
+def _figures(part: RequirementPart) -> dict[str, float | None]:
+    return {
+        "rate": part.value,
+        "low": None if part.interval is None else part.interval.low,
+        "high": None if part.interval is None else part.interval.high,
+        "n": part.n,
+        "errors": part.errors,
+        "undecided": part.undecided,
+    }
+
+
+def _tags(report: Report, prefix: str) -> dict[str, str]:
+    names = _names(report)
+    said = {
+        "verdict": str(report.verdict),
+        "exit_code": str(report.exit_code),
+        "reasons": "\n".join(report.reasons),
+        "run": report.run.id,
+        "mode": report.run.mode,
+        "seed": str(report.run.seed),
+        **{f"digest.{name}": digest or "" for name, digest in report.digests.items()},
+        **{f"verdict.{_key(part, names, '.')}": str(part.verdict) for part in report.requirements},
+    }
+    return {f"{prefix}.{name}": value for name, value in said.items()}
+
+
+def _key(part: RequirementPart, names: dict[str, str], between: str) -> str:
+    """The metric, and the attacker where one is named."""
+    return part.metric if part.against is None else f"{part.metric}{between}{names[part.against]}"
+
+
+def _names(report: Report) -> dict[str, str]:
+    """The attackers' names as MLflow takes them: unlike each other, and no path."""
+    found: dict[str, str] = {}
+    for number, attacker in enumerate(report.attackers):
+        name = re.sub(r"[^\w\- ]", "_", attacker.name)[:_NAME]
+        found[attacker.name] = f"{name} {number}" if name in found.values() else name
+    return found
