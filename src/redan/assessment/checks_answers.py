@@ -61,7 +61,7 @@ def labels(look: Look) -> Finding:
         detail = f"labels are {y.dtype} {tuple(y.shape)} for {len(look.scene.x)} rows"
         return Finding(name, Level.REFUSE, True, detail, "give one class number a row (for one-hot labels y.argmax(1))")
     least, most = int(y.min()), int(y.max())
-    where = f"labels go from {least} to {most}, the model has the classes 0 to {classes - 1}"
+    where = f"the data's labels go from {least} to {most}, the model has the classes 0 to {classes - 1}"
     if least < 0 or most >= classes:
         return Finding(name, Level.REFUSE, True, where, "number the classes from 0, in the model's order")
     return Finding(name, Level.REFUSE, False, where)

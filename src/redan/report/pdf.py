@@ -48,8 +48,8 @@ def find_browser(names: Iterable[str] = BROWSERS) -> str:
 def render(report: Report, gallery: Gallery | None = None, *, browser: str | None = None) -> bytes:
     """Print the page on A4 paper.
 
-    The dates inside are those of the run, so the same report and browser give the same bytes. ReportError if there is
-    no browser, or if it does not print.
+    The dates inside are those of the run; the browser numbers its own parts, now and then otherwise. ReportError if
+    there is no browser, or if it does not print.
     """
     browser = browser or find_browser()
     page = html.render(report, gallery)
