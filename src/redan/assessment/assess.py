@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import islice
 from os import PathLike
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from redan.assessment.build import Built, added_attacks, build
 from redan.assessment.measuring import on_levels
 from redan.assessment.opening import begin, check_parts, digests, first_line, reopened, same_run
+from redan.assessment.pictures import keep_pictures
 from redan.assessment.preflight import Finding, Level, Requirement, Scene, preflight, refuse
 from redan.assessment.recording import Recorder
 from redan.engine.block import Job
@@ -24,15 +24,14 @@ from redan.engine.run import Progress, run
 from redan.errors import NotBuiltError, SettingError
 from redan.evidence.folder import REPORT, RunFolder, is_url
 from redan.evidence.log import EndedLine, ResumedLine, RunLine
-from redan.evidence.pictures import Pictures, save_pictures
 from redan.evidence.report import Report
-from redan.evidence.summary import Summary, saved_inputs
+from redan.evidence.summary import Summary
 from redan.evidence.verdict import settled
-from redan.oracle import Limits, Purse, evaluate, micro_batch
+from redan.oracle import Limits, Purse
 from redan.threat.file import Loaded, read
 from redan.threat.inputs import ImageInputs
 from redan.threat.planner import Campaign, Plan, plan
-from redan.threat.schema import Auto, KeepInputs
+from redan.threat.schema import Auto
 from redan.threat.system import Task
 
 _AT_A_TIME = 32  # rows that a gate takes before it looks: as many on every machine, since it decides where it stops
@@ -147,43 +146,13 @@ def assess(
         last = EndedLine(why=why, rows=rows, limits_hit=hit, seconds=_since(start))
         folder.append(last)
         found.see(last)
-        if ready.loaded.model.run.keep_inputs is not KeepInputs.NONE:
-            _keep_pictures(ready, folder, found)
+        keep_pictures(ready.loaded.model, ready.built, folder, found)
     report = found.report(folder.url)
     folder.write(REPORT, (report.model_dump_json(indent=2) + "\n").encode())
     return report
 
 
 _OVER = ("done", "decided")
-_PICTURES = 6  # of each attacker
-
-
-def _keep_pictures(ready: Prepared, folder: RunFolder, found: Summary) -> None:
-    """The first rows that each attacker broke, for the report's gallery; images only."""
-    if not isinstance(ready.loaded.model.system.inputs, ImageInputs):
-        return
-    built, parts = ready.built, []
-    for number, head in enumerate(found.head.attackers):
-        tally = found.tallies.get(head.name)
-        rows = [] if tally is None else list(islice(tally.broken(found.taken()), _PICTURES))
-        saved = dict(saved_inputs(folder, head.name, rows)) if rows else {}
-        parts += [(number, row, built.x[row], saved[row]) for row in rows if row in saved]
-    if parts:
-        attacker, row, x0, x = zip(*parts, strict=True)
-        clean, made = (torch.stack(each).to(built.x) for each in (x0, x))
-        before, after = (evaluate(built.target, each, micro=micro_batch(each)).output for each in (clean, made))
-        save_pictures(
-            folder,
-            Pictures(
-                attacker=torch.tensor(attacker),
-                row=torch.tensor(row),
-                x0=clean,
-                x=made,
-                before=before,
-                after=after,
-                bounds=built.target.bounds,
-            ),
-        )
 
 
 def _now() -> str:

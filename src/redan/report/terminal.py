@@ -17,6 +17,7 @@ from redan.evidence.comparison import Compared
 from redan.evidence.paired import Change
 from redan.evidence.report import AttackerPart, CheckPart, CurvePart, PlanPart, Report, RequirementPart, Verdict
 from redan.evidence.requirement import Direction
+from redan.report import words
 
 _COLOR = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.INCONCLUSIVE: "bold yellow"}
 _NONE = "–"
@@ -48,10 +49,6 @@ def _listed(mark: str, sentences: Iterable[str], style: str = "") -> RenderableT
     return table
 
 
-def _percent(value: float | None) -> str:
-    return _NONE if value is None else f"{100 * value:.1f} %"
-
-
 def _threshold(value: float) -> str:
     """Two places, or all that the threat model gives."""
     return max(f"{value:.2f}", f"{value:.10g}", key=len)
@@ -67,7 +64,7 @@ def _cells(part: RequirementPart) -> tuple[str, ...]:
     at = part.interval
     return (
         _asked(part),
-        _percent(part.value) if part.metric.is_rate else _NONE,
+        words.percent(part.value) if part.metric.is_rate else _NONE,
         _NONE if part.k is None else f"{part.k:,} of {part.n:,}",
         _NONE if at is None else f"{100 * at.low:.1f} to {100 * at.high:.1f} %",
     )
@@ -81,8 +78,8 @@ def requirements(report: Report) -> RenderableType:
     attackers = dict.fromkeys(part.against for part in report.requirements if part.against is not None)
     told: list[RenderableType] = []
     for name in (None, *attackers):  # first what no attacker is needed for, below the headings
-        words = ("",) * 5 if name else (headings[0].ljust(widths[0]), *headings[1:], "verdict")
-        table = _table(words, right=(1, 2, 3), widths=(*widths, 12))
+        columns = ("",) * 5 if name else (headings[0].ljust(widths[0]), *headings[1:], "verdict")
+        table = _table(columns, right=(1, 2, 3), widths=(*widths, 12))
         for part, texts in zip(report.requirements, cells, strict=True):
             if part.against == name:
                 verdict = Text(str(part.verdict), style=_COLOR[part.verdict])
@@ -127,21 +124,8 @@ def _curve(curve: Sequence[CurvePart]) -> RenderableType:
 
 
 def _noted(report: Report) -> Iterable[str]:
-    for check in report.preflight:
-        if check.status != "pass":
-            yield "; ".join(word for word in (f"preflight {check.check}: {check.detail}", check.remedy) if word)
-        elif check.check == "data":
-            yield f"data: {check.detail}"
-    for error in report.errors:
-        yield f"{error.rows:,} rows could not be judged: {error.reason} (first: {error.first})"
-    for name in report.skipped:
-        yield f"skipped on request: {name}"
-    if report.run.gate and report.run.rows < report.run.planned:
-        yield f"the gate took {report.run.rows:,} of {report.run.planned:,} rows: no more were needed to decide"
-    if any(part.counts is not None and part.counts.missing for part in report.attackers):
-        yield "the run was broken off before all rows were reached: redan assess --resume goes on with it"
-    for hit in report.limits_hit:
-        yield f"our own limit of {hit} ended the run: rows cut off are undecided, and it cannot be repeated exactly"
+    yield from words.cautions(report)
+    yield from (f"data: {check.detail}" for check in report.preflight if check.check == "data")
 
 
 def show(report: Report, console: Console) -> None:
@@ -195,7 +179,7 @@ def show_comparison(parts: Sequence[Compared], console: Console) -> None:
             "are only in the baseline": part.only_before,
             "are only in this run": part.only_now,
         }
-        said = "".join(f"; {count:,} {words}" for words, count in left.items() if count)
+        said = "".join(f"; {count:,} {how}" for how, count in left.items() if count)
         if said:
             console.print(f"! {part.metric}: {part.rows.rows:,} rows were compared{said}", style="yellow")
 

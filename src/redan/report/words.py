@@ -221,13 +221,17 @@ def _settle(report: Report, part: RequirementPart) -> Iterator[str]:
 
 
 def noted(report: Report) -> list[str]:
-    """What to be careful about: warnings, rows not judged, what was skipped, what ended the run."""
+    """What to be careful about, the attackers' diagnoses first."""
+    return [f"{a.name}: {d.name}: {d.detail}" for a in report.attackers for d in a.diagnosis] + cautions(report)
+
+
+def cautions(report: Report) -> list[str]:
+    """Warnings of the preflight, rows not judged, what was skipped, what ended the run."""
     said = [
         "; ".join(word for word in (f"preflight {check.check}: {check.detail}", check.remedy) if word)
         for check in report.preflight
         if check.status != "pass"
     ]
-    said += [f"{a.name}: {d.name}: {d.detail}" for a in report.attackers for d in a.diagnosis]
     said += [f"{e.rows:,} rows could not be judged: {e.reason} (first: {e.first})" for e in report.errors]
     said += [f"skipped on request: {name}" for name in report.skipped]
     said += [f"our own limit of {hit} ended the run: rows cut off are undecided" for hit in report.limits_hit]
