@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from redan.assessment import assess
+from redan.evidence.folder import RunFolder
+from redan.evidence.log import RowLine
+from redan.evidence.summary import saved_inputs
 from redan.perturbations.norms import Linf
 from redan.robustness import robust_accuracy
 from redan.samples import fashion_mnist, model
@@ -23,10 +24,9 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "fashion"
 def test_demo_equals_robust_accuracy(name: str, verdict: str, tmp_path: Path) -> None:
     report = assess(EXAMPLES / f"{name}.yaml", out=tmp_path)
     assert report.verdict == verdict
-    folder = Path(report.run.folder)
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    rows = sorted((line for line in lines if line["event"] == "row"), key=lambda line: int(line["row"]))
-    index = [row["index"] for row in rows]
+    folder = RunFolder.open(report.run.folder)
+    rows = sorted((line for line in folder.lines() if isinstance(line, RowLine)), key=lambda line: line.row)
+    index = [row.index for row in rows]
     x, y = fashion_mnist()
     score = robust_accuracy(model(name), x[index], y[index], within=Linf(0.1), mode="default", seed=0, workers=1)
     (requirement,) = (r for r in report.requirements if r.metric == "robust_accuracy")
@@ -36,5 +36,5 @@ def test_demo_equals_robust_accuracy(name: str, verdict: str, tmp_path: Path) ->
     assert counts is not None
     assert counts.right == score.clean
     assert {a.name: a.broken for a in report.attackers[0].attacks} == score.by
-    saved = [load_file(path) for path in sorted((folder / "inputs").iterdir())]
-    assert torch.equal(torch.cat([part["x"] for part in saved]), score.outcomes.x)
+    saved = dict(saved_inputs(folder, "anyone with a camera", range(len(rows))))
+    assert torch.equal(torch.stack([saved[row.row] for row in rows]), score.outcomes.x)
