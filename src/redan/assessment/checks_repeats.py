@@ -93,8 +93,8 @@ def asked_again(look: Look) -> Repeats:
     size, device = len(look.sample), look.x.device
     together = [torch.arange(size, device=device)]
     stranger = torch.arange(size, min(size + 1, len(look.x)), device=device)
-    mixed = torch.cat([together[0].flip(0), stranger])
-    apart = list(mixed.tensor_split(2)) if size >= 8 or not len(stranger) else [mixed]
+    mixed = torch.cat([together[0], stranger]).flip(0)
+    apart = list(_poles(look.x, mixed)) if size >= 8 or not len(stranger) else [mixed]
     ways = {"a": together, "b": apart}
 
     def asked(kinds: str) -> list[tuple[str, Tensor, Tensor]]:
@@ -106,6 +106,12 @@ def asked_again(look: Look) -> Repeats:
     hasty = first + asked("b")
     found = _repeats(hasty)
     return _repeats(hasty + asked(_ORDER)) if found.noise > found.tolerance else found
+
+
+def _poles(x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows in two halves, low means and high ones: two halves by chance can have nearly the same mean."""
+    low, high = x[rows].flatten(1).double().mean(1).argsort().tensor_split(2)
+    return rows[low.sort().values], rows[high.sort().values]
 
 
 def _regrouped(look: Look, parts: Sequence[Tensor], size: int) -> tuple[Tensor, Tensor]:
