@@ -608,7 +608,7 @@ def test_no_command_at_all_shows_the_help(capsys: Captured) -> None:
             ["assess"],
             ["threat_model", "--out", "--workers", "--quiet", "0 (pass), 1 (fail), 3", "report.json"],
         ),
-        (["plan"], ["threat_model", "chosen or not, and why", "neither built nor asked", "worst case"]),
+        (["plan"], ["threat_model", "or left out, and why", "neither built nor asked", "worst case"]),
     ],
 )
 def test_help_teaches(

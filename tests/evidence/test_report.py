@@ -28,6 +28,7 @@ KEYS = {
         *(
             "preflight",
             "plan",
+            "standards",
             "skipped",
             "errors",
             "limits_hit",

@@ -54,6 +54,7 @@ def head(rows: int, *, gate: bool = False, stochastic: bool = False, attackers: 
         ],
         preflight=[],
         plan=[],
+        standards=[],
         skipped=[],
         mode="default",
         seed=0,

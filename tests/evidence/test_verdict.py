@@ -106,6 +106,7 @@ def report(*attackers: AttackerPart, confidence: float = 0.95, family: str = "ho
         risks=[],
         preflight=[],
         plan=[],
+        standards=[],
         skipped=[],
         errors=[],
         limits_hit=[],

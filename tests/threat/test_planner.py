@@ -21,8 +21,9 @@ from redan.protocols import Access, Scores
 from redan.registry import ATTACKS
 from redan.rows import Rows
 from redan.threat.file import read
-from redan.threat.planner import Plan, Step, plan
+from redan.threat.planner import Plan, Status, Step, plan
 from redan.threat.schema import ThreatModel
+from redan.threat.techniques import techniques
 
 Write = Callable[..., Path]
 
@@ -72,10 +73,13 @@ def test_the_cost_is_the_exact_worst_case(shop: Write, classes: int, targets: in
 
 
 @pytest.mark.parametrize(("change", "kind"), [({"linf": 0.1}, Linf), ({"l2": 0.5}, L2), ({"l1": 0.5}, L1)])
-def test_every_registered_attack_has_one_line_an_attacker(shop: Write, change: dict[str, float], kind: type) -> None:
+def test_every_technique_stands_once(shop: Write, change: dict[str, float], kind: type) -> None:
     found = plan(model(shop, attackers__0__change=change, attacks__mode="default"))
-    assert [step.attack for step in found.steps] == [each.name for each in ATTACKS if kind in each.sets]
+    assert sorted(step.attack for step in found.steps) == sorted(each.name for each in techniques())
     assert all(step.reason and step.techniques for step in found.steps)
+    assert all((step.attacker is None) != (step.status is Status.CHOSEN) for step in found.steps)
+    fitting = {each.name for each in ATTACKS if kind in each.sets}
+    assert {s.attack for s in found.steps if s.status in (Status.CHOSEN, Status.NOT_NEEDED)} == fitting
     square = dict(found.campaigns[0].attacks)["square"]
     assert type(square).__name__ == {"Linf": "Square", "L2": "SquareL2", "L1": "SquareL1"}[kind.__name__]
 
@@ -83,13 +87,53 @@ def test_every_registered_attack_has_one_line_an_attacker(shop: Write, change: d
 def test_reasons_say_why(shop: Write) -> None:
     found = plan(model(shop, attacks__mode="default", attacks__skip=["apgd-t"]))
     assert steps(found, "chosen")["apgd-ce"].reason == "mode default, knowledge gradients"
-    assert steps(found, "not chosen")["pgd"].reason == "mode default does not need it"
+    assert steps(found, "not needed")["pgd"].reason == "mode default takes stronger ones"
     assert steps(found, "skipped")["apgd-t"].reason == "the threat model says attacks.skip"
     assert found.skipped == ("apgd-t",)
     scores = plan(model(shop, attackers__0__knowledge="scores", attacks__mode="default"))
     assert list(steps(scores, "chosen")) == ["square"]
-    told = steps(scores, "not chosen")["pgd"].reason
-    assert told == "needs gradients, and the attacker's knowledge is scores"
+    assert steps(scores, "not realistic")["pgd"].reason == "it needs gradients, and anyone sees scores"
+    assert steps(scores, "not testable")["nes"].reason == "redan has not built it yet"
+    moved = "it does not move within linf, which is all that anyone may change"
+    assert steps(scores, "not realistic")["zoo"].reason == moved
+    assert steps(scores, "not realistic")["badnets"].reason == "no attacker of kind poisoning is named"
+
+
+POISONING = {
+    "name": "supplier",
+    "kind": "poisoning",
+    "why": "suppliers label",
+    "goal": "availability",
+    "capability": {"share": 0.1},
+}
+INSIDER: dict[str, Any] = {
+    "name": "insider",
+    "kind": "evasion",
+    "why": "staff leave",
+    "goal": "untargeted",
+    "knowledge": "scores",
+    "change": {"linf": 0.1},
+}
+
+
+def test_what_two_attackers_choose_stands_once_for_each(shop: Write) -> None:
+    found = plan(model(shop, attackers__1=POISONING, attackers__2=INSIDER, attacks__mode="default"))
+    assert [(s.attacker, s.attack) for s in found.steps if s.status is Status.CHOSEN] == [
+        ("anyone", "apgd-ce"),
+        ("anyone", "apgd-t"),
+        ("anyone", "square"),
+        ("insider", "square"),
+    ]
+    left = [s.attack for s in found.steps if s.status is not Status.CHOSEN]
+    assert len(set(left)) == len(left)
+    assert not set(left) & {"apgd-ce", "apgd-t", "square"}
+
+
+def test_money_is_told_where_there_is_a_price(shop: Write) -> None:
+    priced = {"capability": {"queries_per_row": 200, "usd_per_1000_queries": 1.5}, "knowledge": "scores"}
+    found = plan(model(shop, **{f"attackers__0__{key}": value for key, value in priced.items()}))
+    assert steps(found, "chosen")["square"].usd == pytest.approx(200 * 1.5 / 1000)
+    assert steps(plan(model(shop)), "chosen")["apgd-ce"].usd is None
 
 
 def test_a_scores_attacker_spends_what_he_has(shop: Write) -> None:
@@ -111,13 +155,6 @@ def test_goals(shop: Write, goal: Any, aim: object) -> None:
 
 
 IMAGE: dict[str, Any] = {"system__inputs": {"kind": "image", "shape": [1, 4, 4], "bounds": [0, 1]}}
-POISONING = {
-    "name": "supplier",
-    "kind": "poisoning",
-    "why": "suppliers label",
-    "goal": "availability",
-    "capability": {"share": 0.1},
-}
 REGRESSION: dict[str, Any] = {
     "system__task": "regression",
     "system__classes": None,
@@ -145,8 +182,8 @@ def test_what_is_not_built_is_named(shop: Write, changed: dict[str, Any], words:
     assert campaign.within is None
     assert campaign.attacks == ()
     assert words in (campaign.reason or "")
-    (step,) = found.steps
-    assert (step.status, step.reason) == ("not built", campaign.reason)
+    assert not steps(found, "chosen")
+    assert sorted(step.attack for step in found.steps) == sorted(each.name for each in techniques())
 
 
 def test_one_attacker_who_is_not_built_leaves_the_others(shop: Write) -> None:
@@ -200,8 +237,7 @@ def test_an_added_attack_is_used_by_whom_it_fits(shop: Write) -> None:
         ["apgd-ce"],
         ["square", "OnlyL2"],
     ]
-    told = {(step.attacker, step.status) for step in found.steps if step.attack == "OnlyL2"}
-    assert told == {("anyone", "not chosen"), ("insider", "chosen")}
+    assert [(s.attacker, s.status) for s in found.steps if s.attack == "OnlyL2"] == [("insider", "chosen")]
 
 
 def test_an_added_attack_may_be_skipped(shop: Write) -> None:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from redan.assessment.build import Built
-from redan.assessment.parts import change_of, goal_of, plan_parts
+from redan.assessment.parts import change_of, goal_of, plan_parts, standard_heads, techniques_of
 from redan.assessment.preflight import Finding
 from redan.errors import EvidenceError
 from redan.evidence.folder import MODEL, RunFolder, digest, file_digest
@@ -17,7 +17,6 @@ from redan.evidence.log import AttackerHead, AttackHead, RunLine
 from redan.evidence.report import CheckPart
 from redan.evidence.summary import Summary, summary
 from redan.protocols import Access, needs, settings
-from redan.registry import ATTACKS
 from redan.targets.torch import accelerated
 from redan.threat.file import Loaded
 from redan.threat.planner import Campaign, Plan
@@ -78,6 +77,7 @@ def first_line(
         attackers=[_attacker(campaign, model.system.impact) for campaign in plan.campaigns],
         preflight=checks,
         plan=plan_parts(plan),
+        standards=standard_heads(model),
         skipped=list(plan.skipped),
         mode=str(model.attacks.mode),
         seed=model.statistics.seed,
@@ -94,7 +94,6 @@ def first_line(
 def _attacker(campaign: Campaign, impacts: Impacts) -> AttackerHead:
     attacker, built = campaign.attacker, campaign.within is not None
     assessed = built and bool(campaign.attacks)
-    names = {name for name, _ in campaign.attacks}
     impact = getattr(impacts, str(attacker.kind))
     radius = None if campaign.within is None else campaign.within.radius
     return AttackerHead(
@@ -103,7 +102,7 @@ def _attacker(campaign: Campaign, impacts: Impacts) -> AttackerHead:
         why=attacker.why,
         goal=goal_of(campaign),
         impact=None if impact is None else str(impact),
-        techniques=sorted({t for entry in ATTACKS if entry.name in names for t in entry.techniques}),
+        techniques=techniques_of(attacker),
         change=change_of(campaign),
         radius=float(radius) if assessed and radius is not None else None,
         knowledge=campaign.knowledge.name.lower() if assessed else None,

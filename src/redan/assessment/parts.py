@@ -1,11 +1,14 @@
-"""The plan and the attackers in the report's words."""
+"""The plan, the attackers and the standards in the report's words."""
 
 from __future__ import annotations
 
+from redan.evidence.log import StandardHead
 from redan.evidence.report import PlanPart
 from redan.threat import attackers as who
 from redan.threat.parts import Part
 from redan.threat.planner import Campaign, Plan
+from redan.threat.schema import ThreatModel
+from redan.threat.standards import crosswalk, subjects_of
 
 
 def change_of(campaign: Campaign) -> str | None:
@@ -29,12 +32,46 @@ def plan_parts(plan: Plan) -> list[PlanPart]:
         PlanPart(
             attacker=step.attacker,
             attack=step.attack,
-            status=step.status,
+            status=str(step.status),
             reason=step.reason,
             techniques=list(step.techniques),
             queries=step.queries,
             forwards=step.queries,
             backwards=step.backwards,
+            usd=step.usd,
         )
         for step in plan.steps
     ]
+
+
+def techniques_of(attacker: who.Attacker) -> list[str]:
+    """The ids of MITRE ATLAS for what an attacker does."""
+    return sorted(id for id in crosswalk().of(*subjects_of(attacker)) if id.startswith("AML.T"))
+
+
+def standard_heads(model: ThreatModel) -> list[StandardHead]:
+    """Every item of the standards, with the attackers that it is about."""
+    known = crosswalk()
+    about = [(known.of(*subjects_of(attacker)), attacker.name) for attacker in model.attackers]
+    about += [(known.of(*subjects_of(each)), each.against) for each in model.requirements if each.against]
+    of_itself = [each for each in model.requirements if each.against is None]
+    checks = [subject for subject in known.subjects if subject.startswith("check/")]
+    itself = known.of("report", *checks, *(subject for each in of_itself for subject in subjects_of(each)))
+    heads = []
+    for item in known.items.values():
+        text = known.texts[item.text]
+        heads.append(
+            StandardHead(
+                id=item.id,
+                name=item.name,
+                text=text.name,
+                version=text.version,
+                date=text.date.isoformat(),
+                source=text.source,
+                attackers=list(dict.fromkeys(name for ids, name in about if item.id in ids)),
+                itself=item.id in itself,
+                shows=item.shows,
+                shows_not=item.shows_not,
+            )
+        )
+    return heads

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from redan.cli.assess import assess
+from redan.cli.list import list_
 from redan.cli.plan import plan
 from redan.cli.replay import replay
 from redan.cli.report import report
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.command(short_help="Attack a model and judge it: pass, fail or inconclusive.")(assess)
 app.command(short_help="Show what assess would do, why, and what it would cost.")(plan)
+app.command("list", short_help="List attacks, techniques, standards and presets.")(list_)
 app.command(short_help="Render a run's report again, or compare it with a baseline.")(report)
 app.command(short_help="Check a run folder: ask the model again about its saved inputs.")(replay)
 

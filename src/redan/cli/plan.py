@@ -19,7 +19,7 @@ from redan.threat.planner import plan as make_plan
 def plan(
     threat_model: Annotated[Path, typer.Argument(help="The threat-model file (YAML, version 1).", show_default=False)],
 ) -> None:
-    """Show every technique that redan knows for each attacker of THREAT_MODEL: chosen or not, and why.
+    """Show every technique that redan knows, chosen for an attacker of THREAT_MODEL or left out, and why.
 
     The cost is the exact worst case, as if no row broke. The model is neither built nor asked: only the file is
     read, and the attacks that `attacks.add` names. `redan assess` then runs what is chosen.
@@ -27,4 +27,5 @@ def plan(
     loaded = read(threat_model)
     steps = make_plan(loaded.model, added_attacks(loaded.model, loaded.folder))
     with suppress(BrokenPipeError, SystemExit):  # who reads us has left (| head)
-        show_plan(plan_parts(steps), loaded.model.statistics.rows, Console(highlight=False))
+        untested = {c.attacker.name: c.reason or "every attack was skipped" for c in steps.campaigns if not c.attacks}
+        show_plan(plan_parts(steps), loaded.model.statistics.rows, Console(highlight=False), untested)

@@ -49,6 +49,23 @@ class AttackerHead(_Line):
     attacks: list[AttackHead]
 
 
+class StandardHead(_Line):
+    """One item of a standard or a law that an assessment may be evidence for."""
+
+    id: str
+    name: str
+    text: str
+    version: str
+    date: str
+    source: str
+    attackers: list[str]
+    """Whom it is about."""
+    itself: bool
+    """Whether the test itself is evidence for it, whatever the attacks find."""
+    shows: str
+    shows_not: str
+
+
 class RunLine(_Line):
     """What was decided before the first attack."""
 
@@ -66,6 +83,7 @@ class RunLine(_Line):
     attackers: list[AttackerHead]
     preflight: list[CheckPart]
     plan: list[PlanPart]
+    standards: list[StandardHead]
     skipped: list[str]
     mode: str
     seed: int

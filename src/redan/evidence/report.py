@@ -196,18 +196,39 @@ class CheckPart(_Part):
 
 
 class PlanPart(_Part):
-    """One technique for one attacker: chosen or not, and why."""
+    """One technique: chosen by an attacker, or not, and why. Each has one status."""
 
-    attacker: str
+    attacker: str | None
+    """Who uses it; None unless it is chosen."""
     attack: str
     status: str
-    """chosen, not chosen, skipped, or not built."""
+    """chosen, not needed, skipped, not testable or not realistic."""
     reason: str
     techniques: list[str]
     queries: int | None
     """The most it can ask for one row."""
     forwards: int | None
     backwards: int | None
+    usd: float | None
+    """The most it can cost the attacker for one row, in US dollars; None without a price."""
+
+
+class StandardPart(_Part):
+    """One item of a standard or a law, and what this report is evidence for."""
+
+    id: str
+    name: str
+    text: str
+    version: str
+    date: str
+    source: str
+    attackers: list[str]
+    """Those of the threat model whom it is about; empty where it is about the test itself."""
+    strength: str
+    """Of the weakest evidence among them: certified, adaptive, standard, heuristic or not tested."""
+    shows: str | None
+    """None where nothing was tested."""
+    shows_not: str
 
 
 class ErrorPart(_Part):
@@ -255,6 +276,7 @@ class Report(_Part):
     risks: list[RiskPart]
     preflight: list[CheckPart]
     plan: list[PlanPart]
+    standards: list[StandardPart]
     skipped: list[str]
     errors: list[ErrorPart]
     limits_hit: list[str]

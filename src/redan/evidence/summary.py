@@ -13,6 +13,7 @@ from redan.evidence.folder import RunFolder
 from redan.evidence.log import AttackerHead, BlockLine, EndedLine, Line, ResumedLine, RowLine, RunLine
 from redan.evidence.report import AttackerPart, Report, RunPart, Verdict
 from redan.evidence.risk import ranked
+from redan.evidence.standing import standing
 from redan.evidence.tally import Tally
 from redan.evidence.verdict import judge
 
@@ -80,6 +81,7 @@ class Summary:
             risks=ranked(parts, {name: tally.cost_of_success(rows) for name, tally in self.tallies.items()}),
             preflight=head.preflight,
             plan=head.plan,
+            standards=standing(head.standards, parts),
             skipped=head.skipped,
             errors=[part for tally in self.tallies.values() for part in tally.errors(rows)],
             limits_hit=hit,

@@ -5,7 +5,7 @@ Everything fits in 80 columns: names and sentences wrap between words, numbers n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from rich.console import Console, Group, RenderableType
@@ -185,18 +185,29 @@ def show_comparison(parts: Sequence[Compared], console: Console) -> None:
 
 
 def _chosen(parts: Sequence[PlanPart], rows: int) -> RenderableType:
-    table = _table(("chosen", "queries a row", "passes, at most", "why"), wide=3, right=(1, 2))
+    priced = any(part.usd is not None for part in parts)
+    headings = ("chosen", "queries a row", "passes, at most", *(("USD, at most",) if priced else ()), "why")
+    table = _table(headings, wide=len(headings) - 1, right=(1, 2, 3) if priced else (1, 2))
     for part in parts:
         passes = _passes(part, rows)
-        asked = "unknown" if part.queries is None else f"{part.queries:,}"
-        table.add_row(Text(part.attack), asked, "unknown" if passes is None else f"{passes:,}", Text(part.reason))
+        cells = ["unknown" if part.queries is None else f"{part.queries:,}"]
+        cells.append("unknown" if passes is None else f"{passes:,}")
+        if priced:
+            cells.append("unknown" if part.usd is None else f"{part.usd * rows:,.2f}")
+        table.add_row(Text(part.attack), *cells, Text(part.reason))
     return table
 
 
 def _left_out(status: str, parts: Sequence[PlanPart]) -> RenderableType:
-    table = _table((status, "why"), wide=1)
-    for part in parts:
-        table.add_row(Text(part.attack), Text(part.reason))
+    """The techniques of one status, those of the same reason together."""
+    table = _table((status, "why"), widths=(24,))
+    table.columns[0].ratio, table.columns[1].ratio = 2, 3
+    for column in table.columns:
+        column.no_wrap = False
+    reasons = dict.fromkeys(part.reason for part in parts)
+    for reason in reasons:
+        names = ", ".join(part.attack for part in parts if part.reason == reason)
+        table.add_row(Text(names), Text(reason))
     return table
 
 
@@ -205,23 +216,29 @@ def _passes(part: PlanPart, rows: int) -> int | None:
     return None if part.queries is None else ((part.forwards or 0) + (part.backwards or 0)) * rows
 
 
-def show_plan(parts: Iterable[PlanPart], rows: int, console: Console) -> None:
-    """Print a plan: every technique for every attacker, with its reason and its worst-case cost."""
-    parts = list(parts)
-    for name, group in groupby(parts, key=lambda part: part.attacker):
-        console.print(Text(name, style="bold"))
-        steps = list(group)
-        for status in dict.fromkeys(sorted((part.status for part in steps), key=lambda status: status != "chosen")):
-            these = [part for part in steps if part.status == status]
-            console.print(_indented(_chosen(these, rows) if status == "chosen" else _left_out(status, these)))
-        console.print()
+def show_plan(
+    parts: Sequence[PlanPart], rows: int, console: Console, untested: Mapping[str, str] | None = None
+) -> None:
+    """Print a plan: what each attacker uses and its worst-case cost, then every other technique with its reason.
+
+    untested: attackers who use nothing, and why.
+    """
     chosen = [part for part in parts if part.status == "chosen"]
+    for name, steps in groupby(chosen, key=lambda part: part.attacker):
+        console.print(Text(name or "", style="bold"))
+        console.print(_indented(_chosen(list(steps), rows)), "")
+    for name, reason in (untested or {}).items():
+        console.print(Text.assemble((name, "bold"), (f"  nothing is chosen: {reason}", "yellow")), "")
+    for status in dict.fromkeys(part.status for part in parts if part.status != "chosen"):
+        console.print(_left_out(status, [part for part in parts if part.status == status]), "")
     total = sum(_passes(part, rows) or 0 for part in chosen)
     silent = [part.attack for part in chosen if part.queries is None]
     more = f", and those of {', '.join(silent)}, which does not say its cost" if silent else ""
+    usd = sum((part.usd or 0) * rows for part in chosen)
+    money = f" and {usd:,.2f} USD" if usd else ""
     console.print(
         Text(
-            f"{rows:,} rows: at most {total:,} passes (forward and backward) if nothing breaks{more}; "
+            f"{rows:,} rows: at most {total:,} passes (forward and backward){money} if nothing breaks{more}; "
             "a broken row costs nothing more."
         )
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from redan.errors import NotBuiltError, SetError, SettingError
@@ -12,11 +13,12 @@ from redan.oracle import Capability
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
 from redan.protocols import Access, Attack, Ball, cost, needs
-from redan.registry import ATTACKS, Entry
 from redan.robustness import Mode, Named, attacks_of
 from redan.threat import attackers as who
 from redan.threat.changes import Change, L0Change, L1Change, L2Change, LinfChange
 from redan.threat.schema import ThreatModel
+from redan.threat.standards import crosswalk
+from redan.threat.techniques import Technique, subject, techniques, unrealistic
 
 _ACCESS = {
     who.Knowledge.GRADIENTS: Access.GRADIENTS,
@@ -25,17 +27,29 @@ _ACCESS = {
 }
 
 
+class Status(StrEnum):
+    """What becomes of a technique."""
+
+    CHOSEN = "chosen"
+    SKIPPED = "skipped"
+    NOT_TESTABLE = "not testable"
+    """Realistic here, and not built."""
+    NOT_NEEDED = "not needed"
+    NOT_REALISTIC = "not realistic"
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One technique for one attacker. status: chosen, not chosen, skipped, or not built."""
+    """What becomes of one technique. attacker: who uses it; None unless it is chosen."""
 
-    attacker: str
     attack: str
-    status: str
+    status: Status
     reason: str
     techniques: tuple[str, ...] = ()
+    attacker: str | None = None
     queries: int | None = None  # the most it can ask for one row
     backwards: int | None = None
+    usd: float | None = None  # the most it can cost the attacker for one row
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +67,7 @@ class Campaign:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Every attacker's campaign, and every technique with its reason."""
+    """Every attacker's campaign, and every technique with its reason: each has one status."""
 
     campaigns: tuple[Campaign, ...]
     steps: tuple[Step, ...]
@@ -119,35 +133,44 @@ def _misfit(attack: Attack[Any, Any], within: Ball, knowledge: Access) -> str | 
     return None
 
 
-def _known_names(added: Mapping[str, Attack[Any, Any]]) -> set[str]:
-    return {entry.name for entry in ATTACKS} | set(added)
+def _ids(technique: Technique) -> tuple[str, ...]:
+    return tuple(id for id in crosswalk().of(subject(technique)) if id.startswith("AML.T"))
 
 
-def _step(model: ThreatModel, campaign: Campaign, entry: Entry, classes: int) -> Step | None:
-    """What becomes of one registered attack under one attacker; None for an entry of another set."""
-    name, within = campaign.attacker.name, campaign.within
-    chosen = dict(campaign.attacks)
-    if type(within) not in entry.sets:
-        others = [e for e in ATTACKS if e.name == entry.name and type(within) in e.sets]
-        if others:
-            return None
-        return Step(name, entry.name, "not chosen", f"does not move in {type(within).__name__}", entry.techniques)
-    if entry.name in model.attacks.skip:
-        return Step(name, entry.name, "skipped", "the threat model says attacks.skip", entry.techniques)
-    if entry.name in chosen:
-        most = cost(chosen[entry.name], classes)
-        reason = f"mode {model.attacks.mode}, knowledge {campaign.knowledge.name.lower()}"
-        return Step(
+def _chosen(campaign: Campaign, model: ThreatModel, known: Mapping[str, Technique]) -> Iterator[Step]:
+    for name, attack in campaign.attacks:
+        most = cost(attack, model.system.class_count or 2)
+        own = name not in known
+        why = "the threat model says attacks.add" if own else f"mode {model.attacks.mode}"
+        yield Step(
             name,
-            entry.name,
-            "chosen",
-            reason,
-            entry.techniques,
+            Status.CHOSEN,
+            f"{why}, knowledge {campaign.knowledge.name.lower()}" if not own else why,
+            () if own else _ids(known[name]),
+            campaign.attacker.name,
             most.queries if most else None,
             most.backwards if most else None,
+            most.queries * campaign.capability.price if most and campaign.capability.usd_per_1000_queries else None,
         )
-    why = _misfit(entry.make(), within or Linf(0.0), campaign.knowledge)
-    return Step(name, entry.name, "not chosen", why or f"mode {model.attacks.mode} does not need it", entry.techniques)
+
+
+def _left(technique: Technique, model: ThreatModel, campaigns: Sequence[Campaign]) -> Step:
+    """Why a technique that nobody uses is left out."""
+
+    def step(status: Status, reason: str) -> Step:
+        return Step(technique.name, status, reason, _ids(technique))
+
+    if technique.name in model.attacks.skip:
+        return step(Status.SKIPPED, "the threat model says attacks.skip")
+    why = unrealistic(technique, model.attackers)
+    if why is not None:
+        return step(Status.NOT_REALISTIC, why)
+    if not technique.built:
+        return step(Status.NOT_TESTABLE, "redan has not built it yet")
+    able = [c for c in campaigns if unrealistic(technique, (c.attacker,)) is None]
+    if all(campaign.within is None for campaign in able):
+        return step(Status.NOT_TESTABLE, str(able[0].reason))
+    return step(Status.NOT_NEEDED, f"mode {model.attacks.mode} takes stronger ones")
 
 
 def plan(model: ThreatModel, added: Mapping[str, Attack[Any, Any]] | None = None) -> Plan:
@@ -157,52 +180,34 @@ def plan(model: ThreatModel, added: Mapping[str, Attack[Any, Any]] | None = None
     SetError for an added attack that no attacker can use.
     """
     added = added or {}
-    unknown = [name for name in model.attacks.skip if name not in _known_names(added)]
+    known = {technique.name: technique for technique in techniques()}
+    names = {name for name in known if known[name].built} | set(added)
+    unknown = [name for name in model.attacks.skip if name not in names]
     if unknown:
-        known = ", ".join(sorted(_known_names(added)))
-        raise SettingError(f"attacks.skip names '{unknown[0]}', which is no attack; redan knows {known}")
-    classes = model.system.class_count or 2
-    campaigns, steps = [], []
-    for attacker in model.attackers:
-        try:
-            campaign = _campaign(model, attacker, added)
-        except NotBuiltError as error:
-            campaign = Campaign(attacker, None, Untargeted(), Access.LABELS, Capability(), (), str(error))
-            steps.append(Step(attacker.name, str(attacker.kind), "not built", str(error)))
-        campaigns.append(campaign)
-        if campaign.within is None:
-            continue
-        steps += [s for entry in ATTACKS if (s := _step(model, campaign, entry, classes)) is not None]
-        steps += _own_steps(campaign, added, classes, model.attacks.skip)
-    unused = [n for n in added if not any(n in dict(c.attacks) for c in campaigns) and n not in model.attacks.skip]
-    if unused:
-        why = next((s.reason for s in steps if s.attack == unused[0]), "no attacker is built yet")
-        raise SetError(f"attacks.add names {unused[0]}, which no attacker can use: it {why}; leave it out")
-    return Plan(tuple(campaigns), tuple(steps), tuple(model.attacks.skip))
-
-
-def _own_steps(
-    campaign: Campaign, added: Mapping[str, Attack[Any, Any]], classes: int, skip: tuple[str, ...]
-) -> list[Step]:
-    chosen = dict(campaign.attacks)
-    steps = []
+        told = ", ".join(sorted(names))
+        raise SettingError(f"attacks.skip names '{unknown[0]}', which is no attack; redan knows {told}")
+    campaigns = [_built_or_not(model, attacker, added) for attacker in model.attackers]
     for name, attack in added.items():
-        if name in chosen:
-            status, reason, spent = "chosen", "the threat model says attacks.add", cost(attack, classes)
-        elif name in skip:
-            status, reason, spent = "skipped", "the threat model says attacks.skip", None
-        else:
-            why = _misfit(attack, campaign.within or Linf(0.0), campaign.knowledge)
-            status, reason, spent = "not chosen", why or "not needed", None
-        steps.append(
-            Step(
-                campaign.attacker.name,
-                name,
-                status,
-                reason,
-                (),
-                spent.queries if spent else None,
-                spent.backwards if spent else None,
-            )
-        )
-    return steps
+        if name not in model.attacks.skip and not any(name in dict(c.attacks) for c in campaigns):
+            why = _why(attack, campaigns)
+            raise SetError(f"attacks.add names {name}, which no attacker can use: {why}; leave it out")
+    chosen = [step for campaign in campaigns for step in _chosen(campaign, model, known)]
+    used = {step.attack for step in chosen}
+    left = [_left(technique, model, campaigns) for technique in known.values() if technique.name not in used]
+    left += [
+        Step(name, Status.SKIPPED, "the threat model says attacks.skip") for name in added if name in model.attacks.skip
+    ]
+    left.sort(key=lambda step: list(Status).index(step.status))
+    return Plan(tuple(campaigns), (*chosen, *left), tuple(model.attacks.skip))
+
+
+def _built_or_not(model: ThreatModel, attacker: who.Attacker, added: Mapping[str, Attack[Any, Any]]) -> Campaign:
+    try:
+        return _campaign(model, attacker, added)
+    except NotBuiltError as error:
+        return Campaign(attacker, None, Untargeted(), Access.LABELS, Capability(), (), str(error))
+
+
+def _why(attack: Attack[Any, Any], campaigns: Sequence[Campaign]) -> str:
+    told = [_misfit(attack, c.within, c.knowledge) for c in campaigns if c.within is not None]
+    return next((f"it {reason}" for reason in told if reason), "no attacker is built yet")

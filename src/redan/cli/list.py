@@ -1,0 +1,92 @@
+"""`redan list`: what redan knows, by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from redan.threat.papers import bibtex as as_bibtex
+from redan.threat.standards import crosswalk
+from redan.threat.techniques import Technique, techniques
+
+_Rows = list[dict[str, str]]
+_WIDE = ("changes", "name of the item", "text", "about")
+
+
+class What(StrEnum):
+    """What can be listed."""
+
+    ATTACKS = "attacks"
+    TECHNIQUES = "techniques"
+    STANDARDS = "standards"
+    PRESETS = "presets"
+
+
+def list_(
+    what: Annotated[
+        What, typer.Argument(help="attacks that run today; techniques, built or not; standards; presets.")
+    ] = What.ATTACKS,
+    bibtex: Annotated[bool, typer.Option("--bibtex", help="Their papers as BibTeX instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON instead.")] = False,
+) -> None:
+    """List what redan knows: attacks that run today, techniques that it can name, standards, presets.
+
+    An attack is chosen by the threat model: `redan plan` says which, for whom and why. The names are those that
+    `attacks.skip` takes.
+
+    Examples: `redan list`, `redan list techniques`, `redan list attacks --bibtex`, `redan list standards --json`
+    """
+    known = [each for each in techniques() if each.built or what is What.TECHNIQUES]
+    if bibtex:
+        if what not in (What.ATTACKS, What.TECHNIQUES):
+            raise typer.BadParameter("--bibtex is for attacks and techniques; leave it out")
+        typer.echo(as_bibtex(each.paper for each in known))
+        return
+    rows = _rows(what, known)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    with suppress(BrokenPipeError, SystemExit):  # who reads us has left (| head)
+        _show(rows)
+
+
+def _rows(what: What, known: Sequence[Technique]) -> _Rows:
+    match what:
+        case What.ATTACKS | What.TECHNIQUES:
+            return [_technique(each, what is What.TECHNIQUES) for each in known]
+        case What.STANDARDS:
+            walk = crosswalk()
+            return [
+                {"id": item.id, "name of the item": item.name, "text": text.name, "dated": text.date.isoformat()}
+                for item in walk.items.values()
+                for text in [walk.texts[item.text]]
+            ]
+        case What.PRESETS:
+            from redan.threat.presets import presets
+
+            return [{"preset": each.name, "about": each.about} for each in presets()]
+
+
+def _technique(each: Technique, state: bool) -> dict[str, str]:
+    changes = [next(iter(change.model_fields)) for change in each.changes]
+    row = {"name": each.name}
+    if state:
+        row |= {"kind": str(each.kind), "built": "yes" if each.built else "not yet"}
+    return row | {"needs": str(each.knowledge or "–"), "changes": ", ".join(changes) or "–", "paper": each.paper}
+
+
+def _show(rows: _Rows) -> None:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for heading in rows[0] if rows else ():
+        table.add_column(heading, no_wrap=heading not in _WIDE, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell.partition(", arXiv:")[0]) for cell in row.values()))
+    Console(highlight=False).print(table)

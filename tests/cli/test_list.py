@@ -1,0 +1,60 @@
+"""`redan list`: names for `attacks.skip`, papers for a bibliography, items for an auditor."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from redan.cli.app import run
+from redan.registry import ATTACKS
+from redan.threat.standards import crosswalk
+from redan.threat.techniques import PLANNED
+
+Captured = pytest.CaptureFixture[str]
+
+
+def listed(capsys: Captured, *arguments: str) -> str:
+    assert run(["list", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_attacks_that_run_today(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = listed(capsys).splitlines()
+    assert lines[0].split() == ["name", "needs", "changes", "paper"]
+    assert max(map(len, lines)) <= 80
+    names = {line.split()[0] for line in lines[1:] if not line.startswith(" ")}
+    assert names == {entry.name for entry in ATTACKS}
+
+
+def test_techniques_built_or_not(capsys: Captured) -> None:
+    rows = json.loads(listed(capsys, "techniques", "--json"))
+    assert {row["name"]: row["built"] for row in rows} == {
+        **{entry.name: "yes" for entry in ATTACKS},
+        **{each.name: "not yet" for each in PLANNED},
+    }
+    (pgd,) = [row for row in rows if row["name"] == "pgd"]
+    assert pgd["paper"] == "Madry 2018, arXiv:1706.06083"
+
+
+def test_bibtex(capsys: Captured) -> None:
+    text = listed(capsys, "--bibtex")
+    keys = re.findall(r"^@\w+\{(\w+),$", text, re.MULTILINE)
+    assert len(set(keys)) == len(keys) >= 5
+    assert "madry2018towards" in keys
+    assert text.count("{") == text.count("}")
+    assert "BadNets" not in text
+    assert "BadNets" in listed(capsys, "techniques", "--bibtex")
+
+
+def test_standards(capsys: Captured) -> None:
+    rows = json.loads(listed(capsys, "standards", "--json"))
+    assert [row["id"] for row in rows] == list(crosswalk().items)
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d", row["dated"]) for row in rows)
+
+
+def test_what_has_no_papers_has_no_bibtex(capsys: Captured) -> None:
+    assert run(["list", "standards", "--bibtex"]) == 2
+    assert "--bibtex is for attacks and techniques" in capsys.readouterr().err
