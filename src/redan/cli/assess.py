@@ -8,13 +8,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Column
 
 from redan.assessment import assess as run_assessment
 from redan.assessment.assess import Stage, inspect
 from redan.assessment.opening import check_parts
 from redan.assessment.preflight import refuse
+from redan.cli.progress import bars
 from redan.errors import BrokenOffError
 from redan.oracle import Limits
 from redan.report.terminal import show, show_preflight
@@ -71,20 +70,13 @@ def assess(
         show_preflight(check_parts(ready.findings, ready.built.notes), Console(highlight=False))
         refuse(ready.findings)
         return
-    console = Console(stderr=True)
-    bars: dict[int, TaskID] = {}
     folder: str | None = resume
-    with Progress(
-        *_columns(), console=console, disable=quiet or not console.is_terminal, transient=True, expand=True
-    ) as progress:
+    with bars(quiet=quiet) as draw:
 
         def watch(stage: Stage) -> None:
             nonlocal folder
-            now, folder = stage.progress, stage.folder
-            if stage.number not in bars:
-                bars[stage.number] = progress.add_task(stage.attacker, total=1.0, detail="")
-            detail = f"{now.passes:,} passes {now.settled:,}/{now.rows:,} rows settled"
-            progress.update(bars[stage.number], completed=now.share, detail=detail)
+            folder = stage.folder
+            draw(stage.attacker, stage.progress)
 
         try:
             report = run_assessment(
@@ -104,17 +96,3 @@ def assess(
     with suppress(BrokenPipeError, SystemExit):  # who reads us has left (| head): the verdict stands
         show(report, Console(highlight=False))
     raise typer.Exit(report.exit_code)
-
-
-def _columns() -> tuple[TextColumn | BarColumn | TimeRemainingColumn, ...]:
-    """Attacker, bar, passes, rows settled, and the time left if nothing more breaks: one line of 80 columns."""
-    whole = Column(no_wrap=True)
-    name = Column(no_wrap=True, ratio=1, overflow="ellipsis")  # what the others leave
-    return (
-        TextColumn("{task.description}", markup=False, table_column=name),
-        BarColumn(bar_width=10, table_column=whole),
-        TextColumn("{task.percentage:.0f}%", markup=False, table_column=whole),
-        TextColumn("{task.fields[detail]}", markup=False, table_column=whole),
-        TimeRemainingColumn(compact=True, table_column=whole),
-        TextColumn("left", markup=False, table_column=whole),
-    )

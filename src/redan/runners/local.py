@@ -7,10 +7,12 @@ with one thread of its own, so a block's bytes do not depend on how many workers
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -33,6 +35,14 @@ def one_thread_each() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def pieces(count: int, block: int, workers: int) -> tuple[range, ...]:
+    """Positions 0 to count - 1 in pieces of at most `block`, one a worker at the least where each gets 16."""
+    many = max(1, min(count, max(math.ceil(count / max(1, block)), min(workers, math.ceil(count / 16)))))
+    size, longer = divmod(count, many)
+    ends = [at * size + min(at, longer) for at in range(many + 1)]
+    return tuple(range(first, last) for first, last in pairwise(ends))
 
 
 def each(work: Callable[[T], R], items: Sequence[T], workers: int, stop: Callable[[], None]) -> Iterator[tuple[int, R]]:

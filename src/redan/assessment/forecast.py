@@ -1,0 +1,256 @@
+"""What an assessment will take, from a pilot on a few of its rows.
+
+What a row costs hangs on how hard it is to break, and a few rows that survive everything cost more than all the
+others together. So the pilot is no random sample: the clean answers, which every assessment asks for anyway, rank
+all rows by the goal's loss, and the pilot takes the hardest, the second, the fourth… and others evenly in between.
+Where they break at once it goes on with more rows, until it has spent what a quarter of them could have: so it meets
+the one row in hundreds that survives. A row's own random numbers are those of the whole run, so a pilot row costs
+exactly what it will cost then; the others are interpolated by rank.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from statistics import median
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from redan.assessment.assess import Prepared, inspect, job_of
+from redan.assessment.preflight import refuse
+from redan.engine.block import Job
+from redan.engine.intake import count_classes
+from redan.engine.outcomes import Outcomes
+from redan.engine.run import Progress, run
+from redan.goals import Untargeted
+from redan.losses import cross_entropy
+from redan.oracle import evaluate, micro_batch
+from redan.protocols import cost
+from redan.runners.local import cores, one_thread_each, pieces
+from redan.targets import Target
+from redan.targets.torch import accelerated, unchanged
+from redan.threat.planner import Campaign
+from redan.threat.schema import Auto
+
+PILOT = 32
+"""Rows that a pilot begins with; a quarter of the assessment's, if that is less."""
+_FEWEST, _MORE = 4, 64
+_SHARE = 0.25  # of what the first rows can cost at the worst: what a pilot may spend
+_REPEATS = 5
+_MEASURING = 3  # forward passes a row besides the attacks: the clean pass and the second measurement of two inputs
+
+_Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What one attacker's attacks will take on all rows of an assessment.
+
+    pilot: rows that were tried. queries: the attacker's. passes: forward and backward. seconds: wall time on the
+    cores that the assessment will use. usd: None without a price.
+    """
+
+    attacker: str
+    pilot: int
+    rows: int
+    queries: int
+    passes: int
+    seconds: float
+    usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a whole assessment will take. preparing: seconds for building the model, the data and the preflight."""
+
+    preparing: float
+    attackers: tuple[Forecast, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Wall time from start to report."""
+        return self.preparing + sum(each.seconds for each in self.attackers)
+
+
+def forecast(
+    threat_model: str | PathLike[str],
+    *,
+    rows: int = PILOT,
+    workers: int | None = None,
+    watch: Callable[[str, Progress], None] | None = None,
+) -> Outlook:
+    """Run every attacker's attacks on a few rows, write nothing, and say what all rows will take.
+
+    rows: of the pilot. workers: cores of the assessment, instead of `run.workers`. A gate may stop earlier than
+    this says. Raises what `assess` raises.
+    """
+    start = time.monotonic()
+    ready = inspect(threat_model)
+    refuse(ready.findings)
+    preparing = time.monotonic() - start
+    said = ready.loaded.model.run.workers
+    asked = workers if workers is not None else 0 if isinstance(said, Auto) else said
+    many = 1 if ready.built.target.stochastic else asked or cores()
+    found = [_forecast(ready, campaign, rows, many, watch) for campaign in ready.plan.campaigns if campaign.attacks]
+    return Outlook(preparing, tuple(found))
+
+
+def _forecast(
+    ready: Prepared, campaign: Campaign, most: int, workers: int, watch: Callable[[str, Progress], None] | None
+) -> Forecast:
+    job = job_of(ready, campaign, range(len(ready.names)))
+    ranked = _ranked(job)
+    most = max(_FEWEST, min(most, len(job.x) // 4))
+
+    def tell(now: Progress) -> None:
+        if watch is not None:
+            watch(campaign.attacker.name, now)
+
+    def tried(ranks: NDArray[np.int64]) -> Outcomes:
+        return run(job_of(ready, campaign, ranked[ranks].tolist()), workers=1, block=block, progress=tell)
+
+    block = ready.loaded.model.run.block
+    pilot = _spread(len(ranked), most)
+    found = [tried(pilot)]
+    budget = _SHARE * most * _worst(job)
+    others = _scattered(len(ranked), pilot)
+    while len(others) and sum(int((each.queries + each.backwards).sum()) for each in found) < budget:
+        more, others = np.split(others, [_MORE])
+        pilot = np.concatenate([pilot, more])
+        found.append(tried(more))
+    queries, backwards = (
+        _all_rows([getattr(each, name) for each in found], pilot, ranked, len(job.x))
+        for name in ("queries_by", "backwards_by")
+    )
+    asked = round(queries.sum())
+    return Forecast(
+        attacker=campaign.attacker.name,
+        pilot=len(pilot),
+        rows=len(job.x),
+        queries=asked,
+        passes=round(queries.sum() + backwards.sum()),
+        seconds=_seconds(job, found[0], queries, backwards, pieces(len(job.x), block, workers), workers),
+        usd=asked * campaign.capability.price or None,
+    )
+
+
+def _ranked(job: Job) -> NDArray[np.int64]:
+    """The rows worth attacking, the hardest first, by the goal's loss on the clean answers."""
+    with unchanged(job.target):
+        clean = evaluate(job.target, job.x, micro=micro_batch(job.x))
+    goal = job.aim.about(job.y, clean.output, torch.arange(len(job.x), device=job.x.device))
+    open_rows = clean.answered & ~goal.reached(clean.output)
+    order = goal.loss(clean.output).argsort(stable=True)
+    return order[open_rows[order]].cpu().numpy()
+
+
+def _spread(count: int, most: int) -> NDArray[np.int64]:
+    """Ranks for a pilot: 0, 1, 3, 7, … for half of it at the most, and evenly spaced ones; all if there are few.
+
+    >>> _spread(100, 8).tolist()
+    [0, 1, 3, 7, 25, 50, 74, 99]
+    """
+    if count <= most:
+        return np.arange(count)
+    steep = [2**k - 1 for k in range(most // 2) if 2**k - 1 < count]
+    even = np.linspace(0, count - 1, most - len(steep) + 1).round().astype(int)
+    return np.unique([*steep, *even.tolist()])
+
+
+def _scattered(count: int, taken: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The ranks that were not taken, each next one far from those before it (multiples of the golden ratio)."""
+    rest = np.setdiff1d(np.arange(count), taken)
+    return rest[np.argsort(rest * _GOLDEN % 1, kind="stable")]
+
+
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def _worst(job: Job) -> int:
+    """Passes of a row that nothing breaks; 0 for attacks that do not say."""
+    costs = [cost(attack, count_classes(job.target, job.x, job.y)) for _, attack in job.attacks]
+    return sum(most.queries + most.backwards for most in costs if most is not None)
+
+
+def _all_rows(spent: Sequence[Tensor], pilot: NDArray[np.int64], ranked: NDArray[np.int64], rows: int) -> _Array:
+    """What every row will spend on each attack: (rows, attacks); nothing where the clean input is wrong already."""
+    known = torch.cat(list(spent)).cpu().numpy()
+    whole = np.zeros((rows, known.shape[1]))
+    order = pilot.argsort()
+    for attack in range(known.shape[1]) if len(pilot) else ():
+        whole[ranked, attack] = np.interp(np.arange(len(ranked)), pilot[order], known[order, attack])
+    return whole
+
+
+# -- seconds ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """Seconds of a call that asks n rows: call + n · row; with the gradient, both are larger."""
+
+    call: float
+    row: float
+    gradient_call: float
+    gradient_row: float
+
+    def of(self, queries: _Array, backwards: _Array) -> float:
+        """Rows that move in lockstep, by what each spends on one attack: as many calls as the longest takes."""
+        if not len(queries) or not queries.max():
+            return 0.0
+        climbing = backwards.max() > 0
+        call = self.gradient_call if climbing else self.call
+        return float(queries.max() * call + queries.sum() * self.row + backwards.sum() * (self.gradient_row - self.row))
+
+
+def _seconds(
+    job: Job, found: Outcomes, queries: _Array, backwards: _Array, blocks: tuple[range, ...], workers: int
+) -> float:
+    """Wall seconds of all blocks, by passes and calls, scaled by what the pilot took besides."""
+    pace = _pace(job, max(map(len, blocks), default=1))
+    spent = [found.queries_by.cpu().numpy(), found.backwards_by.cpu().numpy()]
+    told = []
+    for block in blocks:
+        at = slice(block.start, block.stop)
+        seconds = len(block) * _MEASURING * pace.row
+        for attack, took in enumerate(found.seconds):
+            model = pace.of(spent[0][:, attack], spent[1][:, attack])
+            scale = took / model if model else 1.0
+            seconds += scale * pace.of(queries[at, attack], backwards[at, attack])
+        told.append(seconds)
+    return max(sum(told) / workers, max(told, default=0.0))
+
+
+def _pace(job: Job, rows: int) -> _Pace:
+    few, many = 2, max(8, min(rows, micro_batch(job.x)))
+    with unchanged(job.target), one_thread_each():
+        target = accelerated(job.target, job.x[:2])
+        forward = [_timed(target, job, n, climb=False) for n in (few, many)]
+        gradient = [_timed(target, job, n, climb=True) for n in (few, many)] if target.differentiable else forward
+    row, gradient_row = ((last - first) / (many - few) for first, last in (forward, gradient))
+    return _Pace(
+        call=max(0.0, forward[0] - few * row),
+        row=max(0.0, row),
+        gradient_call=max(0.0, gradient[0] - few * gradient_row),
+        gradient_row=max(0.0, gradient_row),
+    )
+
+
+def _timed(target: Target[Tensor], job: Job, rows: int, *, climb: bool) -> float:
+    at = torch.arange(rows, device=job.x.device) % len(job.x)
+    x, goal = job.x[at], Untargeted(job.y[at])
+    spent = []
+    for _ in range(_REPEATS + 1):
+        start = time.thread_time()
+        if climb:
+            evaluate(target, x, micro=micro_batch(x), goal=goal, loss=cross_entropy)
+        else:
+            evaluate(target, x, micro=micro_batch(x))
+        spent.append(time.thread_time() - start)
+    return median(spent[1:])
