@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from redan.cli.assess import assess
+from redan.cli.init import init
 from redan.cli.list import list_
 from redan.cli.plan import plan
 from redan.cli.replay import replay
@@ -27,10 +28,10 @@ app = typer.Typer(
         "3 inconclusive, 4 internal error, 130 interrupted."
     ),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command(short_help="Write a threat model from a few answers, or from a preset.")(init)
 app.command(short_help="Attack a model and judge it: pass, fail or inconclusive.")(assess)
 app.command(short_help="Show what assess would do, why, and what it would cost.")(plan)
 app.command("list", short_help="List attacks, techniques, standards and presets.")(list_)

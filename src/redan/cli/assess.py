@@ -64,6 +64,9 @@ def assess(
     The run folder holds report.json, the log of every row, and the inputs that broke the model. Progress goes to
     stderr, the report to stdout. `redan plan` shows beforehand what will be tried. Rows that our own limits cut
     off are undecided and never help to pass; --resume goes on with them, as after Ctrl-C (exit code 130).
+
+    Examples: `redan assess threat-model.yaml --preflight-only`, `redan assess threat-model.yaml`,
+    `redan assess threat-model.yaml --gate --max-seconds 600 --out runs`
     """
     if preflight_only:
         ready = inspect(threat_model)

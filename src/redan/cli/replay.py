@@ -26,6 +26,8 @@ def replay(
     trusted: the model comes from THREAT_MODEL.
 
     Exit code 0: everything agrees. 1: something does not. 3: no input was kept, so nothing could be asked again.
+
+    Examples: `redan replay runs/ID threat-model.yaml`
     """
     console = Console(highlight=False)
     error = Console(stderr=True)

@@ -65,6 +65,9 @@ def report(
 
     For people: terminal, html (one page that needs no network), pdf (needs Chromium). For a pull request: markdown.
     For machines: junit, sarif (2.1.0), json (report.json).
+
+    Examples: `redan report runs/ID`, `redan report runs/ID --format html --to page.html`,
+    `redan report runs/ID --compare runs/ID --format markdown`
     """
     folder = RunFolder.open(run)
     found = summary(folder.lines())
