@@ -419,3 +419,48 @@ def test_constants_are_what_tests_may_change(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(home, "_LARGEST_MICRO", 5)
 
     assert micro_batch(torch.empty(1, 3)) == 5
+
+
+def two_gaps(output: Tensor, goal: object) -> Tensor:
+    """A loss with two columns, of a model that answers three classes."""
+    return output[:, 1:] - output[:, :1]
+
+
+def test_a_loss_of_some_columns_is_billed_by_the_column() -> None:
+    one = oracle()
+    answers = one.ask(X, torch.arange(6), goal=Untargeted(Y), loss=two_gaps)
+
+    assert answers.loss.shape == (6, 2)
+    assert answers.gradient.shape == (6, 2, 4)
+    assert one.backwards.tolist() == [2] * 6
+
+
+def test_columns_of_rows_that_are_not_admitted_are_minus_infinity() -> None:
+    one = oracle(cap=1)
+    one.ask(X[:3], torch.arange(3))
+    answers = one.ask(X, torch.arange(6), goal=Untargeted(Y), loss=two_gaps)
+
+    assert answers.loss.shape == (6, 2)
+    assert bool((answers.loss[:3] == -math.inf).all())
+    assert bool(answers.loss[3:].isfinite().all())
+    assert answers.gradient.shape == (6, 2, 4)
+    assert not bool(answers.gradient[:3].any())
+
+
+class Allergic(nn.Module):
+    """Raises for the last of the rows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if bool((x == X[5]).all(1).any()):
+            raise ValueError("cannot")
+        scores: Tensor = VICTIM.module()(x)
+        return scores
+
+
+def test_columns_of_rows_that_the_model_fails_on_are_minus_infinity() -> None:
+    answers = oracle(Allergic().eval()).ask(X, torch.arange(6), goal=Untargeted(Y), loss=two_gaps)
+
+    assert answers.answered.tolist() == [True] * 5 + [False]
+    assert answers.loss[5].tolist() == [-math.inf] * 2
+    assert bool(answers.loss[:5].isfinite().all())
+    assert not bool(answers.gradient[5].any())

@@ -6,6 +6,7 @@ import inspect
 import re
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,12 +16,19 @@ from redan.errors import SettingError
 from redan.evasion.square import Square, SquareL1, SquareL2
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
+from redan.perturbations.spatial import Spatial
 from redan.protocols import Access, Ball, cost, needs, settings
 from redan.registry import ATTACKS, Entry, entry
 from redan.testing.victims import LinearVictim
 
 NAMES = [f"{each.name}-{'-'.join(kind.__name__ for kind in each.sets)}" for each in ATTACKS]
-RADIUS: dict[type, float] = {Linf: 0.02, L2: 0.08, L1: 0.2, L0: 3}
+SETS: dict[type, Any] = {
+    Linf: Linf(0.02),
+    L2: L2(0.08),
+    L1: L1(0.2),
+    L0: L0(3),
+    Spatial: Spatial(0, 0.2),
+}
 every = pytest.mark.parametrize("each", ATTACKS, ids=NAMES)
 
 
@@ -33,7 +41,7 @@ def test_names_and_sets_are_unique() -> None:
 def test_an_entry_is_complete(each: Entry) -> None:
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", each.name)
     assert each.sets
-    assert set(each.sets) <= {Linf, L2, L1, L0}
+    assert set(each.sets) <= set(SETS)
     assert each.paper == "a baseline" or re.search(r"\b(19|20)\d\d, arXiv:\d{4}\.\d{4,5}$", each.paper)
     assert each.techniques
     assert all(re.fullmatch(r"AML\.T\d{4}(\.\d{3})?", technique) for technique in each.techniques)
@@ -84,7 +92,7 @@ def test_an_entry_needs_what_its_signature_says(each: Entry) -> None:
 def test_an_entry_attacks_and_repeats_itself(each: Entry, kind: type) -> None:
     victim = LinearVictim.drawn(3, classes=4, shape=(12,))
     x, y = victim.rows(12)
-    within, made = kind(RADIUS[kind]), each.make()
+    within, made = SETS[kind], each.make()
     if isinstance(made, Square | SquareL1 | SquareL2):
         made = replace(made, queries=150)
     one, again = (

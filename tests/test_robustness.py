@@ -13,12 +13,15 @@ from redan.errors import NotBuiltError, RedanError, SettingError
 from redan.evasion.apgd import APGD
 from redan.evasion.apgd_l1 import APGDL1
 from redan.evasion.cascade import Sweep
+from redan.evasion.fmn import FMN
+from redan.evasion.spatial import SpatialGrid
 from redan.evasion.square import Square, SquareL1, SquareL2
 from redan.evidence.statistics import interval
 from redan.losses import targeted_dlr
 from redan.oracle import Capability, Limits
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
+from redan.perturbations.spatial import Spatial
 from redan.protocols import Access
 from redan.robustness import Mode, RobustAccuracy, attacks_of, robust_accuracy
 from redan.targets import from_torch
@@ -136,7 +139,7 @@ def test_quick_is_fifty_steps() -> None:
 def test_l1_has_its_own_forms() -> None:
     names = attacks_of(Mode.DEFAULT, L1(1.0), Access.GRADIENTS, 10)
     targeted = Sweep(APGDL1(loss=targeted_dlr), targets=9)
-    assert names == (("apgd-ce", APGDL1()), ("apgd-t", targeted), ("square", SquareL1(queries=1000)))
+    assert names == (("apgd-ce", APGDL1()), ("fmn", FMN()), ("apgd-t", targeted), ("square", SquareL1(queries=1000)))
     assert attacks_of(Mode.QUICK, L1(1.0), Access.GRADIENTS, 10) == (("apgd-ce", APGDL1(steps=50)),)
     x, y = VICTIM.rows(16)
     scores = [robust_accuracy(VICTIM.module(), x, y, within=L1(radius)).value for radius in (0.0, 0.05, 1.0)]
@@ -144,13 +147,24 @@ def test_l1_has_its_own_forms() -> None:
     assert scores[1] > scores[2] == 0
 
 
-@pytest.mark.parametrize("knowledge", [Access.SCORES, Access.GRADIENTS])
-def test_l0_is_refused_by_name(knowledge: Access) -> None:
+def test_l0_without_gradients_is_refused_by_name() -> None:
     x, y = VICTIM.rows(4)
-    with pytest.raises(
-        NotBuiltError, match="the L0 attacks are not built yet; the modes attack within Linf, L2 and L1"
-    ):
-        robust_accuracy(VICTIM.module(), x, y, within=L0(2), knowledge=knowledge)
+    with pytest.raises(NotBuiltError, match="no L0 attack without gradients is built yet"):
+        robust_accuracy(VICTIM.module(), x, y, within=L0(2), knowledge=Access.SCORES)
+
+
+def test_in_l0_more_coordinates_break_more() -> None:
+    x, y = VICTIM.rows(16)
+    scores = [robust_accuracy(VICTIM.module(), x, y, within=L0(count), mode="quick").value for count in (0, 1, 12)]
+    assert scores[0] == 1
+    assert scores[0] >= scores[1] >= scores[2] == 0
+
+
+def test_pictures_are_shifted_whatever_is_known() -> None:
+    within = Spatial(0, 0.25)
+    for knowledge in Access:
+        ((name, made),) = attacks_of(Mode.DEFAULT, within, knowledge, 4, Capability(queries_per_row=9))
+        assert (name, made) == ("spatial-grid", SpatialGrid(queries=9))
 
 
 def test_autoattack_is_refused_by_name() -> None:

@@ -187,6 +187,10 @@ def _joined(parts: list[Answers]) -> Answers:
     gradients = [
         p.gradient if p.gradient.shape[1:] == shape else p.gradient.new_zeros(len(p.gradient), *shape) for p in parts
     ]
+    columns = next((p.loss.shape[1:] for p in parts if bool(p.answered.any())), parts[0].loss.shape[1:])
+    losses = [
+        p.loss if p.loss.shape[1:] == columns else p.loss.new_full((len(p.loss), *columns), -torch.inf) for p in parts
+    ]
     reasons: dict[int, str] = {}
     start = 0
     for part in parts:
@@ -194,7 +198,7 @@ def _joined(parts: list[Answers]) -> Answers:
         start += len(part.output)
     return Answers(
         torch.cat(outputs),
-        torch.cat([part.loss for part in parts]),
+        torch.cat(losses),
         torch.cat(gradients),
         torch.cat([part.answered for part in parts]),
         reasons,
@@ -292,7 +296,7 @@ class Oracle:
         everyone = bool(admitted.all())
         paid, shown, aim = (ids, x, goal) if everyone else take(admitted, ids, x, goal)
         answers = evaluate(self._target, shown, micro=self._micro, goal=aim, loss=loss, classes=self._classes)
-        self._bill(paid, 0 if loss is None else 1 if answers.gradient.dim() == x.dim() else self._classes)
+        self._bill(paid, 0 if loss is None else 1 if answers.gradient.dim() == x.dim() else answers.gradient.shape[1])
         self._note(answers, paid)
         if self.watch is not None:
             self.watch()
@@ -300,7 +304,10 @@ class Oracle:
             return answers
         full = _nothing(x, self._classes, loss, {})
         if loss is not None:
-            full = full._replace(gradient=answers.gradient.new_zeros(len(x), *answers.gradient.shape[1:]))
+            full = full._replace(
+                loss=answers.loss.new_full((len(x), *answers.loss.shape[1:]), -torch.inf),
+                gradient=answers.gradient.new_zeros(len(x), *answers.gradient.shape[1:]),
+            )
             full.loss[admitted], full.gradient[admitted] = answers.loss, answers.gradient
         full.output[admitted], full.answered[admitted] = answers.output, answers.answered
         return full

@@ -6,7 +6,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from enum import IntEnum
-from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar, TypeVarTuple, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Generic,
+    NamedTuple,
+    Protocol,
+    Self,
+    TypeGuard,
+    TypeVar,
+    TypeVarTuple,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from torch import Tensor
 
@@ -30,8 +42,8 @@ class Access(IntEnum):
     GRADIENTS = 3
 
 
-class Ball(PerturbationSet[Tensor], Protocol):
-    """A set of tensors around x0 that has a radius: everything gradient attacks need to know of a norm."""
+class Bounded(PerturbationSet[Tensor], Protocol):
+    """A set of tensors around x0 that has a size and a box: what a run needs to know of it."""
 
     @property
     def radius(self) -> float | Tensor:
@@ -51,6 +63,10 @@ class Ball(PerturbationSet[Tensor], Protocol):
         """The same set in another box."""
         ...
 
+
+class Ball(Bounded, Protocol):
+    """A set that has a geometry: everything gradient attacks need to know of a norm."""
+
     def project(self, x: Tensor, x0: Tensor) -> Tensor:
         """The nearest point of the set, or a named retraction onto it."""
         ...
@@ -62,6 +78,11 @@ class Ball(PerturbationSet[Tensor], Protocol):
     def sample(self, x0: Tensor, draw: Any) -> Tensor:
         """A random point of the set for each row."""
         ...
+
+
+def is_ball(within: Bounded) -> TypeGuard[Ball]:
+    """Whether a set has a norm's geometry."""
+    return hasattr(within, "project")
 
 
 class Reply(NamedTuple):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from redan.errors import AccessError
 from redan.oracle import Answers, Oracle
-from redan.protocols import Access, Ball, Best, Loss, Reply, wide
+from redan.protocols import Access, Best, Bounded, Loss, Reply, wide
 from redan.rows import Goal, PerturbationSet, Rows, distinct, take
 
 W = TypeVar("W", bound=PerturbationSet[Any])
@@ -146,7 +146,7 @@ class Referee:
         *,
         x0: Tensor,
         goal: Goal,
-        within: Ball,
+        within: Bounded,
         clean: Tensor,
         already: Tensor,
         rule: Rule,

@@ -18,14 +18,20 @@ from redan.errors import NotBuiltError
 from redan.evasion.apgd import APGD
 from redan.evasion.apgd_l1 import APGDL1
 from redan.evasion.cascade import Sweep
+from redan.evasion.fmn import FMN
+from redan.evasion.momentum import MomentumFGSM
+from redan.evasion.sigma_zero import SigmaZero
+from redan.evasion.spatial import SpatialGrid
 from redan.evasion.square import Square, SquareL1, SquareL2
 from redan.evidence.bootstrap import bootstrap_bounds
 from redan.evidence.statistics import interval
 from redan.losses import targeted_dlr
 from redan.oracle import Capability, Limits, Purse
 from redan.perturbations.norms import L2, Linf
-from redan.perturbations.sparse import L1
-from redan.protocols import Access, Attack, Ball
+from redan.perturbations.sparse import L0, L1
+from redan.perturbations.spatial import Spatial
+from redan.protocols import Access, Attack, Bounded
+from redan.registry import entry
 from redan.targets import Target, as_target
 
 Named = tuple[str, Attack[Any, Any]]
@@ -40,29 +46,45 @@ class Mode(StrEnum):
     AUTOATTACK = "autoattack"
 
 
+_MOVES = (Linf, L2, L1, L0, Spatial)
 _APGD: dict[type, type[APGD] | type[APGDL1]] = {Linf: APGD, L2: APGD, L1: APGDL1}
 _SQUARE: dict[type, type[Square] | type[SquareL2] | type[SquareL1]] = {Linf: Square, L2: SquareL2, L1: SquareL1}
 _SQUARE_QUERIES = {Mode.QUICK: 500, Mode.DEFAULT: 1000, Mode.AUDIT: 5000}
 
 
 def attacks_of(
-    mode: Mode, within: Ball, knowledge: Access, classes: int, capability: Capability | None = None
+    mode: Mode,
+    within: Bounded,
+    knowledge: Access,
+    classes: int,
+    capability: Capability | None = None,
+    *,
+    surrogates: bool = False,
 ) -> tuple[Named, ...]:
     """The attacks of a mode, in the order they run, with their names.
 
     With gradients: quick is APGD on cross-entropy, 50 steps; default is APGD on cross-entropy and, at each of
     min(9, K - 1) classes, on the targeted DLR loss, 100 steps each, then Square with 1,000 queries; audit is
     the same with 5,000. With scores: Square, with all the queries that the attacker may spend. In L1 they are
-    APGDL1 and SquareL1. Raises NotBuiltError where a mode has no attacks.
+    APGDL1 and SquareL1. In L2 and L1, default and audit run FMN too: coming from outside the ball, it finds answers
+    that no climb inside it does. In L0 sigma-zero, and in default and audit FMN. With surrogates (whose the gradients
+    are): MI-FGSM, and in default and audit its variance-tuned and its translation-invariant, diverse forms. Shifts and
+    turns are tried on a grid, whatever is known. Raises NotBuiltError where a mode has no attacks.
     """
     kind = type(within)
-    if kind not in _SQUARE:
-        raise NotBuiltError(f"the {kind.__name__} attacks are not built yet; the modes attack within Linf, L2 and L1")
+    most = capability.queries_per_row if capability else None
+    if kind not in _MOVES:
+        raise NotBuiltError(f"the {kind.__name__} attacks are not built yet")
     if mode is Mode.AUTOATTACK:
         raise NotBuiltError("mode autoattack is not built yet; use audit, which runs its attacks but for FAB-T")
+    if kind is Spatial:
+        return (("spatial-grid", SpatialGrid(queries=most or 774)),)
     if knowledge < Access.SCORES:
         raise NotBuiltError("no attack on labels alone is built yet; use knowledge: scores if the model answers them")
-    most = capability.queries_per_row if capability else None
+    if kind is L0:
+        return _sparse(mode, knowledge)
+    if surrogates:
+        return _transferred(mode)
     queries = _SQUARE_QUERIES[mode] if knowledge == Access.GRADIENTS or most is None else most
     apgd, square = _APGD[kind], ("square", _SQUARE[kind](queries=queries))
     if knowledge == Access.SCORES:
@@ -70,7 +92,23 @@ def attacks_of(
     if mode is Mode.QUICK:
         return (("apgd-ce", apgd(steps=50)),)
     targeted = Sweep(apgd(loss=targeted_dlr), targets=min(9, classes - 1))
-    return ("apgd-ce", apgd()), ("apgd-t", targeted), square
+    climbed = ("apgd-ce", apgd()), ("apgd-t", targeted), square
+    return climbed if kind is Linf else (climbed[0], ("fmn", FMN()), *climbed[1:])
+
+
+def _sparse(mode: Mode, knowledge: Access) -> tuple[Named, ...]:
+    if knowledge < Access.GRADIENTS:
+        raise NotBuiltError("no L0 attack without gradients is built yet; use knowledge: gradients")
+    if mode is Mode.QUICK:
+        return (("sigma-zero", SigmaZero(steps=100)),)
+    steps = 300 if mode is Mode.DEFAULT else 1000
+    return ("sigma-zero", SigmaZero(steps=steps)), ("fmn", FMN(steps=steps))
+
+
+def _transferred(mode: Mode) -> tuple[Named, ...]:
+    if mode is Mode.QUICK:
+        return (("mi-fgsm", MomentumFGSM()),)
+    return tuple((name, entry(name, Linf).make()) for name in ("mi-fgsm", "vmi-fgsm", "ti-di-mi-fgsm"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +140,7 @@ def robust_accuracy(
     x: ArrayLike | Tensor,
     y: ArrayLike | Tensor,
     *,
-    within: Ball,
+    within: Bounded,
     mode: Mode | str = Mode.DEFAULT,
     bounds: tuple[float, float] | None = None,
     seed: int = 0,
@@ -172,7 +210,7 @@ def _score(found: Outcomes, job: Job) -> RobustAccuracy:
         errors=errors,
         undecided=undecided,
         queries=int(found.queries.sum()),
-        forwards=int(found.queries.sum()),
+        forwards=int(found.forwards.sum()),
         backwards=int(found.backwards.sum()),
         by={account.name: account.broken for account in found.accounts},
         outcomes=found,

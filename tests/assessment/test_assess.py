@@ -58,7 +58,7 @@ def lines(report: Report, event: str) -> list[dict[str, Any]]:
     log = [json.loads(line) for path in segments for line in path.read_text("utf-8").splitlines()]
     found = [line for line in log if line["event"] == event]
     for line in found if event == "row" else ():
-        line["queries"] = sum(queries for queries, _ in line["spent"].values())
+        line["queries"] = sum(queries for queries, _, _ in line["spent"].values())
     return sorted(found, key=lambda line: line["row"]) if event == "row" else found
 
 
@@ -123,17 +123,16 @@ def test_the_attacker_s_success_rate_is_judged(shop: Write) -> None:
         ({"attackers__1": POISONING}, "supplier", "attackers of kind poisoning are not built yet"),
         ({"attackers__1": EXTRACTION}, "customer", "attackers of kind extraction are not built yet"),
         ({**IMAGE, "attackers__0__change": {"patch": {"area": 0.1}}}, "anyone", "changes of kind patch are not built"),
-        ({"attackers__0__change": {"l0": 3}}, "anyone", "the L0 attacks are not built yet"),
-        ({"attackers__0__knowledge": "labels"}, "anyone", "no attack on labels alone is built yet"),
         (
-            {"attackers__0__knowledge": "surrogate", "attackers__0__surrogates": [{"onnx": "a.onnx"}]},
+            {"attackers__0__change": {"l0": 3}, "attackers__0__knowledge": "scores"},
             "anyone",
-            "knowledge: surrogate is not built yet",
+            "no L0 attack without gradients is built yet",
         ),
+        ({"attackers__0__knowledge": "labels"}, "anyone", "no attack on labels alone is built yet"),
         ({"attacks__mode": "autoattack"}, "anyone", "mode autoattack is not built yet"),
         ({"attacks__skip": ["apgd-ce"]}, "anyone", "every attack was skipped"),
     ],
-    ids=["poisoning", "extraction", "patch", "l0", "labels", "surrogate", "autoattack", "all skipped"],
+    ids=["poisoning", "extraction", "patch", "l0", "labels", "autoattack", "all skipped"],
 )
 def test_an_attacker_who_is_not_tried_makes_it_inconclusive(
     shop: Write, changed: dict[str, object], name: str, words: str
@@ -822,3 +821,56 @@ def test_two_threat_models_may_name_modules_alike(tmp_path: Path, shop: Write) -
         except PreflightError as error:
             digests.append(str(error).split(":")[0])  # type: ignore[arg-type]  # what became of it
     assert digests == [PASS, "preflight clean-accuracy"]
+
+
+# -- knowledge: surrogate, and changes without a norm ----------------------------------------------------------
+
+
+def test_an_attacker_with_surrogates_only_asks_the_model_for_decisions(shop: Write, tmp_path: Path) -> None:
+    lent = [{"factory": "{shop}:build", "arguments": {"kind": "Pairs"}}]
+    path = shop(weak=28, attackers__0__knowledge="surrogate", attackers__0__surrogates=lent)
+    report = redan.assess(path)
+    part = first(report)
+    assert (part.status, part.knowledge) == ("assessed", "surrogate")
+    assert (counts(report).robust, counts(report).broken) == (4, 28)
+    (found,) = part.attacks
+    assert found.queries == found.attempted == 32  # one decision a row
+    assert found.forwards == 32 + 10 * 32  # and ten gradients of the surrogate
+    assert found.backwards == 10 * 32
+    assert redan.assess(path).digests["evidence"] == report.digests["evidence"]
+
+
+def test_another_surrogate_is_another_run(shop: Write) -> None:
+    def digest(**arguments: object) -> str | None:
+        lent = [{"factory": "{shop}:build", "arguments": {"kind": "Pairs"}}] * arguments.pop("times", 1)  # type: ignore[operator]
+        return redan.assess(shop(attackers__0__knowledge="surrogate", attackers__0__surrogates=lent)).digests["model"]
+
+    assert digest() != digest(times=2)
+
+
+def test_a_surrogate_that_cannot_be_built_is_refused(shop: Write) -> None:
+    lent = [{"onnx": "a.onnx"}]
+    with pytest.raises(NotBuiltError, match="models of kind onnx are not built yet"):
+        redan.assess(shop(attackers__0__knowledge="surrogate", attackers__0__surrogates=lent))
+
+
+def test_shifted_pictures_are_judged_and_have_no_curve_by_projection(shop: Write) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(32, 1, 1, 7)).astype(np.float32)
+    y = x.reshape(32, 7)[:, :6].reshape(32, 3, 2).sum(2).argmax(1)
+    path = shop(
+        "Picture",
+        arrays={"x": x, "y": y},
+        system__inputs={"kind": "image", "shape": [1, 1, 7], "bounds": [0, 1]},
+        attackers__0__change={"spatial": {"translation": 0.3}},
+        attackers__0__knowledge="labels",
+        attackers__0__capability={"queries_per_row": 20},
+        system__output="logits",
+    )
+    report = redan.assess(path)
+    part = first(report)
+    assert [attack.name for attack in part.attacks] == ["spatial-grid"]
+    assert counts(report).broken > 10
+    assert counts(report).errors == 0
+    assert part.curve[-1].robust == counts(report).robust
+    assert report.verdict is FAIL

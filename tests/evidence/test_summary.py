@@ -88,7 +88,7 @@ def row(at: int, status: Fate = "robust", **changed: Any) -> RowLine:
         "before": at % 3,
         "after": (at + broken) % 3,
         "eight_bit": True if broken else None,
-        "spent": {"apgd-ce": (3, 3)} if broken else {"apgd-ce": (101, 101), "square": (1000, 0)},
+        "spent": {"apgd-ce": (3, 3, 3)} if broken else {"apgd-ce": (101, 101, 101), "square": (1000, 1000, 0)},
         "blind": 0,
         "input": "0" * 64,
         "saved": None,
@@ -110,7 +110,7 @@ def report(*lines: Line, **options: Any) -> Report:
 SIX = (
     row(0),
     row(1, "broken"),
-    row(2, "broken", by="square", spent={"apgd-ce": (101, 101), "square": (40, 0)}, near=0.1, eight_bit=False),
+    row(2, "broken", by="square", spent={"apgd-ce": (101, 101, 101), "square": (40, 40, 0)}, near=0.1, eight_bit=False),
     row(3, "error", failed="square"),
     row(4, "undecided"),
     row(5, "broken", right=False, by=None, spent={}, distance=0.0, near=0.0, eight_bit=None),
@@ -222,7 +222,7 @@ def test_gradients_that_vanish_are_told() -> None:
 
 @pytest.mark.parametrize("broken", [2, 3])
 def test_scores_that_break_what_gradients_left_are_told(broken: int) -> None:
-    spent = {"apgd-ce": (101, 101), "square": (40, 0)}
+    spent = {"apgd-ce": (101, 101, 101), "square": (40, 40, 0)}
     rows = [row(i, "broken", by="square", spent=spent) if i < broken else row(i) for i in range(6)]
     names = [d.name for d in report(BLOCK, *rows, done(6)).attackers[0].diagnosis]
     assert names == (["black box beats white box"] if broken > 2 else [])
@@ -238,7 +238,7 @@ def test_scores_that_break_what_gradients_left_are_told(broken: int) -> None:
         [head(6), row(-1)],
         [head(6), row(0, y=1)],
         [head(6), row(0, attacker="nobody")],
-        [head(6), row(0, spent={"unheard": (1, 0)})],
+        [head(6), row(0, spent={"unheard": (1, 1, 0)})],
         [head(6), BLOCK.model_copy(update={"attacker": "nobody"})],
     ],
     ids=["empty", "no head", "two heads", "row beyond", "row below", "label", "attacker", "attack", "block"],

@@ -353,7 +353,7 @@ def test_sized_and_inside_change_one_thing(kind: Kind) -> None:
 
 
 @EACH
-@pytest.mark.parametrize("radius", [-0.1, math.nan, math.inf, torch.tensor([0.1, -1.0])])
+@pytest.mark.parametrize("radius", [-0.1, math.nan, torch.tensor([0.1, -1.0])])
 def test_impossible_radii_are_refused(kind: Kind, radius: float | Tensor) -> None:
     with pytest.raises(SettingError, match="radius"):
         kind(radius)

@@ -145,6 +145,32 @@ def test_a_scores_attacker_spends_what_he_has(shop: Write) -> None:
     assert free.capability.queries_per_row is None
 
 
+SURROGATE: dict[str, Any] = {
+    "attackers__0__knowledge": "surrogate",
+    "attackers__0__surrogates": [{"factory": "{shop}:build", "arguments": {"kind": "Pairs"}}],
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "names"),
+    [
+        ({"attackers__0__change": {"l0": 2}}, ["sigma-zero", "fmn"]),
+        ({"attackers__0__change": {"l0": 2}, "attacks__mode": "quick"}, ["sigma-zero"]),
+        (SURROGATE, ["mi-fgsm", "vmi-fgsm", "ti-di-mi-fgsm"]),
+        ({**SURROGATE, "attacks__mode": "quick"}, ["mi-fgsm"]),
+        ({"attackers__0__change": {"spatial": {"rotation": 5}}, "attackers__0__knowledge": "labels"}, ["spatial-grid"]),
+        ({"attackers__0__change": {"spatial": {"translation": 0.1}}}, ["spatial-grid"]),
+    ],
+)
+def test_the_change_and_the_knowledge_choose(shop: Write, changed: dict[str, Any], names: list[str]) -> None:
+    image = {"system__inputs": {"kind": "image", "shape": [1, 4, 4], "bounds": [0, 1]}}
+    said = {"attacks__mode": "default", **image, **changed}
+    found = plan(model(shop, **said))
+    assert [name for name, _ in found.campaigns[0].attacks] == names
+    assert list(steps(found, "chosen")) == names
+    assert found.campaigns[0].reason is None
+
+
 @pytest.mark.parametrize(
     ("goal", "aim"),
     [("untargeted", Untargeted()), ({"targeted": 2}, Targeted(2)), ({"targeted": "least_likely"}, LeastLikely())],
@@ -168,9 +194,8 @@ REGRESSION: dict[str, Any] = {
     [
         ({"attackers__0": POISONING, "requirements": []}, "attackers of kind poisoning are not built yet"),
         ({"attackers__0__knowledge": "labels"}, "no attack on labels alone is built yet"),
-        ({"attackers__0__change": {"l0": 2}}, "the L0 attacks are not built yet"),
+        ({"attackers__0__change": {"l0": 2}, "attackers__0__knowledge": "scores"}, "no L0 attack without gradients"),
         ({**IMAGE, "attackers__0__change": {"patch": {"area": 0.1}}}, "changes of kind patch are not built yet"),
-        ({**IMAGE, "attackers__0__change": {"spatial": {"rotation": 5}}}, "changes of kind spatial are not built yet"),
         (REGRESSION, "task: regression is not built yet"),
         ({"system__task": "multilabel"}, "task: multilabel is not built yet"),
         ({"attacks__mode": "autoattack"}, "mode autoattack is not built yet"),
@@ -220,7 +245,7 @@ def test_an_added_attack_that_no_attacker_can_use_is_refused(shop: Write) -> Non
     with pytest.raises(SetError, match=r"names Climber, .*needs gradients, and the attacker's knowledge is scores"):
         added(shop, "Climber", attackers__0__knowledge="scores")
     with pytest.raises(SetError, match="no attacker is built yet"):
-        added(shop, "Corner", attackers__0__change={"l0": 1})
+        added(shop, "Corner", attackers__0__knowledge="labels")
 
 
 def test_an_added_attack_is_used_by_whom_it_fits(shop: Write) -> None:

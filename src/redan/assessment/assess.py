@@ -246,6 +246,7 @@ def job_of(ready: Prepared, campaign: Campaign, rows: Sequence[int]) -> Job:
         within=campaign.within,
         aim=campaign.aim,
         knowledge=campaign.knowledge,
+        surrogates=built.surrogates.get(campaign.attacker.name),
         capability=campaign.capability,
         seed=ready.loaded.model.statistics.seed,
         contain=True,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,9 @@ from redan.errors import DataError, NotBuiltError, TargetError, ThreatModelError
 from redan.evidence.folder import digest, file_digest
 from redan.protocols import Attack
 from redan.targets import Output, TorchTarget, from_torch
+from redan.targets.surrogates import Ensemble, ensemble
 from redan.threat import system as said
+from redan.threat.attackers import Evasion
 from redan.threat.inputs import ImageInputs, TensorInputs
 from redan.threat.model import Checkpoint, Factory, Joblib, Model
 from redan.threat.schema import ThreatModel
@@ -38,6 +40,7 @@ class Built:
     """What an assessment works on. notes: what was done to the data on the way in."""
 
     target: TorchTarget
+    surrogates: Mapping[str, Ensemble]  # by the attacker who holds them
     x: torch.Tensor
     y: torch.Tensor
     ids: tuple[str, ...] | None
@@ -181,8 +184,13 @@ def build_target(model: ThreatModel, folder: Path) -> TorchTarget:
     if system.defenses:
         kinds = ", ".join(sorted({str(next(iter(d.root))) for d in system.defenses}))
         raise NotBuiltError(f"system.defenses ({kinds}) are not built yet; put them inside the model's forward")
-    inputs = _array_inputs(model)
-    module = _module(system.model, folder).to(_device(model.run.device))
+    return _wrapped(model, system.model, folder)
+
+
+def _wrapped(model: ThreatModel, said_model: Model, folder: Path) -> TorchTarget:
+    """A model of the file as a target that takes the system's inputs and gives its kind of answers."""
+    inputs, system = _array_inputs(model), model.system
+    module = _module(said_model, folder).to(_device(model.run.device))
     norm = inputs.normalization
     return from_torch(
         module,
@@ -191,6 +199,21 @@ def build_target(model: ThreatModel, folder: Path) -> TorchTarget:
         normalization=None if norm is None else (norm.mean, norm.std),
         output=_OUTPUT[system.output],
     )
+
+
+def _surrogates(model: ThreatModel, folder: Path) -> dict[str, list[TorchTarget]]:
+    """The models that attackers hold instead of the target, by the attacker's name."""
+    return {
+        attacker.name: [_wrapped(model, each, folder) for each in attacker.surrogates]
+        for attacker in model.attackers
+        if isinstance(attacker, Evasion) and attacker.surrogates
+    }
+
+
+def _digest_of(targets: Sequence[TorchTarget], folder: Path) -> str:
+    """sha256 of the model; of an attacker's surrogates too, where there are any."""
+    found = [_model_digest(target.module, folder) for target in targets]
+    return found[0] if len(found) == 1 else digest("".join(found).encode())
 
 
 def _samples(model: ThreatModel, folder: Path) -> tuple[Samples, str | None]:
@@ -228,6 +251,7 @@ def _inputs(rows: NDArray[Any], inputs: ImageInputs | TensorInputs) -> tuple[NDA
 def build(model: ThreatModel, folder: Path) -> Built:
     """Everything that the file names, with the rows drawn by its seed. Raises a RedanError that names the key."""
     target = build_target(model, folder)
+    lent = _surrogates(model, folder)
     samples, data_digest = _samples(model, folder)
     rows, notes = _inputs(samples.x, _array_inputs(model))
     if not np.issubdtype(samples.y.dtype, np.integer) or samples.y.ndim != 1:
@@ -238,11 +262,12 @@ def build(model: ThreatModel, folder: Path) -> Built:
     order = np.random.default_rng(model.statistics.seed).permutation(len(rows))[: model.statistics.rows]
     return Built(
         target=target,
+        surrogates={name: ensemble(members, target) for name, members in lent.items()},
         x=torch.from_numpy(np.ascontiguousarray(rows[order])),
         y=torch.from_numpy(samples.y[order].astype(np.int64)),
         ids=None if samples.ids is None else tuple(samples.ids[i] for i in order),
         index=tuple(int(i) for i in order),
-        model_digest=_model_digest(target.module, folder),
+        model_digest=_digest_of([target, *(member for members in lent.values() for member in members)], folder),
         data_digest=data_digest or digest(np.ascontiguousarray(rows).tobytes() + samples.y.tobytes()),
         notes=notes,
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from redan.engine.block import JUDGING_DRAWS, Job, seeded
 from redan.oracle import Answers, evaluate, micro_batch, share
-from redan.protocols import Ball, wide
+from redan.protocols import Ball, is_ball, wide
 from redan.rows import Goal
 
 _HALVINGS = 6  # of each row's distance: the curve is known to a 64th of it
@@ -61,12 +61,14 @@ def _measured(job: Job, index: Tensor, x: Tensor, said: Sequence[str], eight_bit
     moved = held & (distance > 0)
     near: dict[int, float] = dict.fromkeys(held.nonzero().flatten().tolist(), 0.0)
     rounded: dict[int, bool] = {}
-    if not stochastic and bool(moved.any()):
+    if stochastic:
+        near = {}
+    elif is_ball(within) and bool(moved.any()):
         at = moved.nonzero().flatten()
         nearest = _shrunk(job, x[at], x0[at], goal.take(at), within.take(at), distance[at])
         near |= dict(zip(at.tolist(), within.take(at).distance(nearest, x0[at]).tolist(), strict=True))
-    elif stochastic:
-        near = {}
+    elif not is_ball(within):  # nothing is known but the change that was found
+        near |= {i: float(distance[i]) for i in moved.nonzero().flatten().tolist()}
     if eight_bit and bool(held.any()):
         at = held.nonzero().flatten()
         levels = toward_clean(x[at], x0[at], job.target.bounds)

@@ -105,7 +105,7 @@ def _attacker(campaign: Campaign, impacts: Impacts) -> AttackerHead:
         techniques=techniques_of(attacker),
         change=change_of(campaign),
         radius=float(radius) if assessed and radius is not None else None,
-        knowledge=campaign.knowledge.name.lower() if assessed else None,
+        knowledge=campaign.sees if assessed else None,
         usd_per_1000_queries=campaign.capability.usd_per_1000_queries,
         status="assessed" if assessed else "skipped" if built else "not built",
         reason=None if assessed else campaign.reason or "every attack was skipped",

@@ -88,7 +88,7 @@ class Recorder:
                 after=again.after,
                 eight_bit=again.eight_bit,
                 spent={
-                    name: (int(block.queries_by[i, a]), int(block.backwards_by[i, a]))
+                    name: tuple(int(each[i, a]) for each in (block.queries_by, block.forwards_by, block.backwards_by))
                     for a, name in enumerate(block.names)
                     if block.shown[i, a]
                 },

@@ -6,19 +6,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from redan.engine.outcomes import Outcomes, Status
+from redan.engine.transfer import Transfer
 from redan.errors import TargetError
 from redan.goals import Aim, Untargeted
 from redan.oracle import Capability, Oracle, Purse, evaluate, micro_batch, share
-from redan.protocols import Access, Attack, Ball, cost
+from redan.protocols import Access, Attack, Bounded, cost
 from redan.referee import First, Referee, Rule
 from redan.rows import Rows, Streams
 from redan.targets import Target
+from redan.targets.surrogates import Ensemble
 
 JUDGING_DRAWS = 20  # fresh answers of a stochastic target that judge a saved input
 CONFIRMING_DRAWS = 10  # fresh answers that must all be hits before a row of such a target is left alone
@@ -33,19 +35,36 @@ class Job:
     y: Tensor
     names: Sequence[str]
     attacks: Sequence[tuple[str, Attack[Any, Any]]]  # with the names that key their random streams
-    within: Ball
+    within: Bounded
     aim: Aim = field(default_factory=Untargeted)
     rule: Rule = field(default_factory=First)
     knowledge: Access = Access.GRADIENTS
     capability: Capability = field(default_factory=Capability)
     seed: int = 0
+    surrogates: Ensemble | None = None  # whose gradients and scores the attacker sees, instead of the target's
     contain: bool = False  # an attack that raises makes its rows errors instead of ending the run
+
+    @property
+    def models(self) -> tuple[Target[Tensor], ...]:
+        """The target, and the surrogates one by one."""
+        return (self.target, *(() if self.surrogates is None else self.surrogates.members))
+
+    @property
+    def stochastic(self) -> bool:
+        return any(model.stochastic for model in self.models)
+
+
+class MayDraw(Protocol):
+    """A target, or a job with several."""
+
+    @property
+    def stochastic(self) -> bool: ...
 
 
 @contextmanager
-def seeded(target: Target[Tensor], seed: int) -> Iterator[None]:
-    """A stochastic target draws from torch's generator: the same numbers at each run, and none of the caller's."""
-    if not target.stochastic:
+def seeded(asked: MayDraw, seed: int) -> Iterator[None]:
+    """A stochastic model draws from torch's generator: the same numbers at each run, and none of the caller's."""
+    if not asked.stochastic:
         yield
         return
     with torch.random.fork_rng(devices=[]):
@@ -56,7 +75,7 @@ def seeded(target: Target[Tensor], seed: int) -> Iterator[None]:
 def attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callable[[float, int, int], None]) -> Outcomes:
     """The rows at `index` under the job's attacks in turn. tell(share of the worst-case work, passes, settled rows)."""
     first = int(index[0]) if len(index) else 0
-    with torch.inference_mode(False), seeded(job.target, job.seed * 1_000_003 + first):
+    with torch.inference_mode(False), seeded(job, job.seed * 1_000_003 + first):
         return _attacked(job, index, classes, purse, tell)
 
 
@@ -64,8 +83,10 @@ def _attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callabl
     target, x0, y, size = job.target, job.x[index].clone(), job.y[index].clone(), len(index)
     everyone = torch.arange(size, device=x0.device)
     micro = micro_batch(x0)
-    clean = evaluate(target, x0, micro=micro, classes=classes)
-    goal, within = job.aim.about(y, clean.output, index), job.within.inside(target.bounds).take(index)
+    clean = seen = evaluate(target, x0, micro=micro, classes=classes)
+    if job.surrogates is not None:  # the attacker does not see the target's scores, so his goal cannot hang on them
+        seen = evaluate(job.surrogates, x0, micro=micro, classes=classes)
+    goal, within = job.aim.about(y, seen.output, index), job.within.inside(target.bounds).take(index)
     right = clean.answered & (clean.output.argmax(1) == y)
     already = clean.answered & goal.reached(clean.output)
     if target.stochastic:  # one answer says little: right in most of several, lost already in all of them
@@ -85,7 +106,14 @@ def _attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callabl
         knowledge=job.knowledge,
         draws=CONFIRMING_DRAWS if target.stochastic else 0,
     )
-    oracle.watch = _watch(job, referee, classes, tell)
+    meters, transfer = [oracle], None
+    if job.surrogates is not None:
+        meters += [Oracle(job.surrogates, size, classes, capability=Capability(), purse=purse, micro=micro)]
+        transfer = Transfer(
+            referee, meters[1], seen, x0=x0, goal=goal.take(everyone), within=within.take(everyone), rule=job.rule
+        )
+    for meter in meters:
+        meter.watch = _watch(job, referee, meters, classes, tell)
     streams = Streams.start(job.seed, [job.names[i] for i in index.tolist()], x0.device)
     rows = Rows(everyone, x0, goal, within, streams)
     none = torch.full((size,), -1, device=x0.device)
@@ -94,7 +122,7 @@ def _attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callabl
     reasons: dict[int, str] = {}
     crashed: dict[str, str] = {}
     for number, (name, attack) in enumerate(job.attacks):
-        stage = _stage(job, name, attack, referee, rows)
+        stage = _stage(job, name, attack, referee, transfer, meters, rows)
         stages.append(stage)
         by[stage.won] = number
         failed[stage.failed] = number
@@ -104,7 +132,9 @@ def _attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callabl
                 reasons.setdefault(at, stage.reason)
     kept = referee.kept()
     often, failures = share(target, kept.x, goal, JUDGING_DRAWS if target.stochastic else 1, micro)
-    reasons = {**reasons, **oracle.reasons, **failures}
+    for meter in reversed(meters):
+        reasons |= meter.reasons
+    reasons |= failures
     broken = (
         (kept.won | already) & (often >= 0.5)
         if target.stochastic or not job.rule.needs_goal
@@ -114,7 +144,8 @@ def _attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callabl
         for at in (kept.won & ~broken).nonzero().flatten().tolist():
             reasons.setdefault(at, "the winning input did not reach the goal again when it was measured a second time")
     status = torch.full_like(none, Status.ROBUST)
-    status[oracle.cut] = Status.UNDECIDED
+    for meter in meters:
+        status[meter.cut] = Status.UNDECIDED
     status[sorted(reasons)] = Status.ERROR
     status[broken] = Status.BROKEN
     return Outcomes(
@@ -129,8 +160,9 @@ def _attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callabl
         distance=torch.where(broken, torch.where(kept.won, kept.distance, 0), torch.inf),
         shown=_columns([stage.shown for stage in stages], oracle.queries.bool()),
         queries_by=_columns([stage.queries for stage in stages], oracle.queries),
+        forwards_by=_columns([stage.forwards for stage in stages], oracle.queries),
         backwards_by=_columns([stage.backwards for stage in stages], oracle.queries),
-        blind=oracle.blind,
+        blind=meters[-1].blind,
         reasons={int(index[at]): reasons[at] for at in sorted(reasons) if not broken[at]},
         names=tuple(name for name, _ in job.attacks),
         seconds=tuple(stage.seconds for stage in stages),
@@ -143,11 +175,13 @@ def _columns(found: Sequence[Tensor], like: Tensor) -> Tensor:
     return torch.stack(list(found), 1) if found else like.new_zeros(len(like), 0)
 
 
-def _watch(job: Job, referee: Referee, classes: int, tell: Callable[[float, int, int], None]) -> Callable[[], None]:
+def _watch(
+    job: Job, referee: Referee, meters: Sequence[Oracle], classes: int, tell: Callable[[float, int, int], None]
+) -> Callable[[], None]:
     """Tells a few times a second how far the block is; a settled row counts as all its worst-case work."""
-    oracle = referee.oracle
     worst = sum(most.queries for _, a in job.attacks if (most := cost(a, classes)) is not None)
-    limit = max(1, min(worst, job.capability.queries_per_row or worst))
+    cap = job.capability.queries_per_row if len(meters) == 1 else None  # on the target's passes, not on surrogates'
+    limit = max(1, min(worst, cap or worst))
     said = time.monotonic()
 
     def watch() -> None:
@@ -155,10 +189,25 @@ def _watch(job: Job, referee: Referee, classes: int, tell: Callable[[float, int,
         if time.monotonic() - said > 0.2:
             said = time.monotonic()
             busy = referee.kept().open
-            work = torch.where(busy, oracle.queries.clamp_max(limit), limit).sum()
-            tell(float(work) / limit, int((oracle.forwards + oracle.backwards).sum()), int((~busy).sum()))
+            forwards, backwards = _passes(meters)
+            work = torch.where(busy, forwards.clamp_max(limit), limit).sum()
+            tell(float(work) / limit, int((forwards + backwards).sum()), int((~busy).sum()))
 
     return watch
+
+
+def _passes(meters: Sequence[Oracle]) -> tuple[Tensor, Tensor]:
+    """Forward and backward passes of each row so far, the target's and the surrogates': (pool,) each."""
+    first, *others = meters
+    return (
+        sum((meter.forwards for meter in others), first.forwards.clone()),
+        sum((meter.backwards for meter in others), first.backwards.clone()),
+    )
+
+
+def _failed(meters: Sequence[Oracle]) -> Tensor:
+    """Rows that the target or a surrogate failed on: (pool,) bool."""
+    return torch.stack([meter.failed for meter in meters]).any(0)
 
 
 class _Stage(NamedTuple):
@@ -168,35 +217,50 @@ class _Stage(NamedTuple):
     won: Tensor
     failed: Tensor  # the model failed on the row, or the attack raised before it won
     queries: Tensor
+    forwards: Tensor
     backwards: Tensor
     seconds: float
     reason: str | None  # what it raised
 
 
-def _stage(job: Job, name: str, attack: Attack[Any, Any], referee: Referee, rows: Rows[Tensor, Ball]) -> _Stage:
+def _stage(
+    job: Job,
+    name: str,
+    attack: Attack[Any, Any],
+    referee: Referee,
+    transfer: Transfer | None,
+    meters: Sequence[Oracle],
+    rows: Rows[Tensor, Bounded],
+) -> _Stage:
     """One attack on the rows still open."""
     oracle = referee.oracle
     (left,) = referee.survivors(rows)
     shown = torch.zeros_like(oracle.failed)
     shown[left.ids] = True
-    queries, backwards, failed = oracle.queries.clone(), oracle.backwards.clone(), oracle.failed.clone()
+    queries, failed = oracle.queries.clone(), _failed(meters)
+    forwards, backwards = _passes(meters)
     won = referee.kept().won.clone()
     start, reason = time.thread_time(), None
     if len(left):
         try:
-            attack(referee, left.take(torch.arange(len(left), device=left.ids.device)).keyed(name))  # copies, to spoil
+            spoiled = left.take(torch.arange(len(left), device=left.ids.device)).keyed(name)  # copies, to spoil
+            attack(transfer or referee, spoiled)
+            if transfer is not None:
+                transfer.conclude(left, queries)
         except Exception as error:
             if not job.contain or isinstance(error, TargetError):
                 raise
             reason = f"{name} raised {type(error).__name__}: {error}"[:200]
     kept = referee.kept()
-    lost = oracle.failed & ~failed
+    lost = _failed(meters) & ~failed
+    forwards_now, backwards_now = _passes(meters)
     return _Stage(
         shown=shown,
         won=kept.won & ~won,
         failed=lost if reason is None else lost | (shown & ~kept.won),
         queries=oracle.queries - queries,
-        backwards=oracle.backwards - backwards,
+        forwards=forwards_now - forwards,
+        backwards=backwards_now - backwards,
         seconds=time.thread_time() - start,
         reason=reason,
     )

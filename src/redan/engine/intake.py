@@ -15,7 +15,7 @@ from torch import Tensor
 
 from redan.errors import DataError, SetError, SettingError, TargetError
 from redan.oracle import evaluate
-from redan.protocols import Access, Attack, Ball, needs
+from redan.protocols import Access, Attack, Ball, Bounded, is_ball, needs
 from redan.targets import Target
 
 
@@ -100,7 +100,7 @@ def count_classes(target: Target[Tensor], x: Tensor, y: Tensor) -> int:
     return classes
 
 
-def refuse_misfits(attacks: Sequence[Attack[Any, Any]], within: Ball, knowledge: Access) -> None:
+def refuse_misfits(attacks: Sequence[Attack[Any, Any]], within: Bounded, knowledge: Access) -> None:
     """Raise SetError or SettingError for an attack that needs another set, or more knowledge."""
     for attack in attacks:
         need = needs(attack)
@@ -108,6 +108,11 @@ def refuse_misfits(attacks: Sequence[Attack[Any, Any]], within: Ball, knowledge:
             raise SettingError(
                 f"{type(attack).__name__} needs {need.access.name.lower()}, but the attacker's knowledge is "
                 f"{knowledge.name.lower()}; choose another attack, or declare more knowledge"
+            )
+        if need.within is Ball and not is_ball(within):
+            raise SetError(
+                f"{type(attack).__name__} moves in norm balls, and {type(within).__name__} is none; choose an attack "
+                f"for {type(within).__name__} (redan's README lists them)"
             )
         if need.within is not Ball and not isinstance(within, need.within):
             raise SetError(

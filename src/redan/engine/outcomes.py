@@ -48,7 +48,8 @@ class Outcomes:
     share: Tensor  # how often the saved input reached the goal when measured again
     distance: Tensor  # inf where nothing won
     shown: Tensor  # (N, A) bool: the row was left when the attack's turn came
-    queries_by: Tensor  # (N, A), each one forward pass
+    queries_by: Tensor  # (N, A), each one forward pass of the target
+    forwards_by: Tensor  # (N, A), the target's and the surrogates'
     backwards_by: Tensor  # (N, A)
     blind: Tensor  # gradients that were 0 or not finite
     reasons: dict[int, str]  # by position in the run
@@ -58,8 +59,13 @@ class Outcomes:
 
     @property
     def queries(self) -> Tensor:
-        """Inputs shown for each row, each one forward pass: (N,)."""
+        """Inputs shown to the target for each row: (N,)."""
         return self.queries_by.sum(1)
+
+    @property
+    def forwards(self) -> Tensor:
+        """Forward passes for each row: one a query, and the surrogates': (N,)."""
+        return self.forwards_by.sum(1)
 
     @property
     def backwards(self) -> Tensor:
@@ -76,7 +82,7 @@ class Outcomes:
                 broken=int((self.by == a).sum()),
                 errors=int((self.failed == a).sum()),
                 queries=int(self.queries_by[:, a].sum()),
-                forwards=int(self.queries_by[:, a].sum()),
+                forwards=int(self.forwards_by[:, a].sum()),
                 backwards=int(self.backwards_by[:, a].sum()),
                 seconds=self.seconds[a],
                 reason=self.crashed.get(name),

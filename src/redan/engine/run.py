@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,10 +17,11 @@ from redan.engine.outcomes import Outcomes, Status, joined
 from redan.errors import SettingError
 from redan.goals import Aim, Untargeted
 from redan.oracle import Capability, Limits, Purse
-from redan.protocols import Access, Attack, Ball, in_turn, wide
+from redan.protocols import Access, Attack, Bounded, in_turn, wide
 from redan.referee import First, Rule
-from redan.runners.local import cores, each
+from redan.runners.local import cores, each, pieces
 from redan.targets import Target, as_target
+from redan.targets.surrogates import ensemble
 from redan.targets.torch import accelerated, unchanged
 
 
@@ -49,13 +50,19 @@ def run(
     """
     refuse_misfits([attack for _, attack in job.attacks], job.within, job.knowledge)
     purse = purse or Purse(Limits())
-    with unchanged(job.target), seeded(job.target, job.seed):
+    with ExitStack() as watched:
+        for model in job.models:
+            watched.enter_context(unchanged(model))
+        watched.enter_context(seeded(job, job.seed))
         classes = count_classes(job.target, job.x, job.y)
-        job = replace(job, target=accelerated(job.target, job.x[:2]))
-        workers = 1 if job.target.stochastic or job.target.device.type != "cpu" else workers or cores()
+        if job.surrogates is None:
+            job = replace(job, target=accelerated(job.target, job.x[:2]))
+        else:  # gradients are theirs
+            job = replace(job, surrogates=job.surrogates.accelerated(job.x[:2]))
+        workers = 1 if job.stochastic or job.target.device.type != "cpu" else workers or cores()
         count = len(job.x)
-        pieces = max(1, min(count, max(math.ceil(count / max(1, block)), min(workers, math.ceil(count / 16)))))
-        blocks = torch.arange(count, device=job.x.device).tensor_split(pieces)
+        rows = torch.arange(count, device=job.x.device)
+        blocks = [rows[piece.start : piece.stop] for piece in pieces(count, block, workers)]
         state: dict[int, tuple[float, int, int]] = {}
 
         def work(at: int) -> Outcomes:
@@ -83,8 +90,9 @@ class AttackResult:
     """One entry a row, in the order given.
 
     adversarial: (N, …), x0 where nothing won. success: (N,) bool, measured again on these very inputs.
-    distance: (N,) in the set's unit, 0 for a row already wrong, inf without success. queries, forwards,
-    backwards: (N,) billed to the attacker. errors: {row: reason} of rows that could not be judged.
+    distance: (N,) in the set's unit, 0 for a row already wrong, inf without success. queries: (N,) billed to the
+    attacker. forwards, backwards: (N,) passes, his surrogates' among them. errors: {row: reason} of rows that
+    could not be judged.
     """
 
     adversarial: Tensor
@@ -102,7 +110,8 @@ def attack(
     y: ArrayLike | Tensor,
     attack: Attack[Any, Any],
     *,
-    within: Ball,
+    within: Bounded,
+    surrogates: Sequence[nn.Module | Target[Tensor]] = (),
     goal: Aim | None = None,
     bounds: tuple[float, float] | None = None,
     seed: int = 0,
@@ -116,11 +125,13 @@ def attack(
 ) -> AttackResult:
     """Attack rows x (N, …) with right classes y (N,), inside `within`, and judge the result outside the attack.
 
-    model: an `nn.Module` in evaluation mode that answers class scores, or a target. bounds: the box that inputs
-    live in, (0, 1) unless the target says otherwise; ε is in its units. goal: `Untargeted()` or `Targeted(3)`.
-    keep: `First()` ends a row at its first win, `Closest()` goes on to nearer ones, `Worst()` keeps the highest
-    loss. capability: what the attacker may spend. ids: the rows' names, on which alone, with the seed, their
-    random numbers depend (a digest of the content by default). workers: cores, 0 for all; it changes no byte.
+    model: an `nn.Module` in evaluation mode that answers class scores, or a target. surrogates: models that the
+    attacker holds instead of it: gradients and scores are their mean's, and the model is only asked for decisions
+    (`redan.engine.transfer`). bounds: the box that inputs live in, (0, 1) unless the target says otherwise; ε is in
+    its units. goal: `Untargeted()` or `Targeted(3)`. keep: `First()` ends a row at its first win, `Closest()` goes on
+    to nearer ones, `Worst()` keeps the highest loss. capability: what the attacker may spend. ids: the rows' names,
+    on which alone, with the seed, their random numbers depend (a digest of the content by default). workers: cores,
+    0 for all; it changes no byte.
 
     Raises DataError, TargetError, SetError, SettingError with cause and remedy.
 
@@ -133,6 +144,8 @@ def attack(
     torch.Size([4])
     """
     target = as_target(model, bounds)
+    lent = ensemble(surrogates, target) if surrogates else None
+    allowed = target.access if lent is None else lent.access
     inputs, labels = checked_rows(x, y, target)
     fits_rows(within, len(inputs))
     job = Job(
@@ -144,7 +157,8 @@ def attack(
         within=within,
         aim=goal or Untargeted(),
         rule=keep or First(),
-        knowledge=target.access if knowledge is None else min(knowledge, target.access),
+        surrogates=lent,
+        knowledge=allowed if knowledge is None else min(knowledge, allowed),
         capability=capability or Capability(),
         seed=seed,
     )
@@ -156,13 +170,13 @@ def attack(
         success=success,
         distance=found.distance,
         queries=found.queries,
-        forwards=found.queries,
+        forwards=found.forwards,
         backwards=found.backwards,
         errors=found.reasons,
     )
 
 
-def fits_rows(within: Ball, count: int) -> None:
+def fits_rows(within: Bounded, count: int) -> None:
     """Raise SettingError unless there is one radius, or one a row."""
     if isinstance(within.radius, Tensor) and within.radius.dim() and within.radius.shape != (count,):
         raise SettingError(

@@ -142,8 +142,8 @@ class RowLine(_Line):
     """The class that the saved input got."""
     eight_bit: bool | None
     """Whether the saved input still breaks the model when it is rounded to 256 levels."""
-    spent: dict[str, tuple[int, int]]
-    """Queries and backward passes of each attack that was shown the row."""
+    spent: dict[str, tuple[int, int, int]]
+    """Queries, forward and backward passes of each attack that was shown the row; surrogates' passes are among them."""
     blind: int
     """Gradients that were 0 or not finite."""
     input: str

@@ -37,7 +37,7 @@ class Tally:
         self._eight_bit = np.zeros(rows, dtype=bool)
         self._by, self._failed = np.full(rows, -1, dtype=np.int16), np.full(rows, -1, dtype=np.int16)
         self._shown = np.zeros((rows, attacks), dtype=bool)
-        self._spent = np.zeros((rows, attacks, 2), dtype=np.int64)
+        self._spent = np.zeros((rows, attacks, 3), dtype=np.int64)
         self._blind = np.zeros(rows, dtype=np.int64)
         self._digest = np.zeros((rows, 32), dtype=np.uint8)
         self._reason = np.full(rows, -1, dtype=np.int32)
@@ -97,7 +97,7 @@ class Tally:
     @property
     def passes(self) -> int:
         """Forward and backward passes so far."""
-        return int(self._spent.sum())
+        return int(self._spent[:, :, 1:].sum())
 
     def digest(self, rows: int) -> bytes:
         """sha256 over the first rows, in their order, whatever order they were finished in."""
@@ -185,8 +185,8 @@ class Tally:
                 broken=int((self._is(_BROKEN, rows) & (self._by[:rows] == a)).sum()),
                 errors=int((self._failed[:rows] == a).sum()),
                 queries=(queries := int(self._spent[:rows, a, 0].sum())),
-                forwards=queries,
-                backwards=int(self._spent[:rows, a, 1].sum()),
+                forwards=int(self._spent[:rows, a, 1].sum()),
+                backwards=int(self._spent[:rows, a, 2].sum()),
                 seconds=round(self._seconds[attack.name], 3),
                 usd=None if price is None else queries * price / 1000,
             )
@@ -218,7 +218,7 @@ class Tally:
 
     def blind_share(self, rows: int) -> float:
         """The share of gradients that were 0 or not finite."""
-        asked = int(self._spent[:rows, :, 1].sum())
+        asked = int(self._spent[:rows, :, 2].sum())
         return int(self._blind[:rows].sum()) / asked if asked else 0.0
 
     @property

@@ -6,17 +6,26 @@ import torch
 from torch import Tensor
 
 from redan.errors import SettingError
+from redan.protocols import Ball
 
 ULPS = 4
 
 
 def checked(radius: float | Tensor, bounds: tuple[float, float]) -> None:
-    """Raise SettingError unless the radius is finite and at least 0, and the box has a width."""
-    values = torch.as_tensor(radius)
-    if not bool(torch.isfinite(values).all()) or bool((values < 0).any()):
-        raise SettingError(f"a radius must be a finite number of at least 0, got {radius}; it is in units of the box")
+    """Raise SettingError unless the radius is at least 0 (`math.inf` is no limit), and the box has a width."""
+    if not bool((torch.as_tensor(radius) >= 0).all()):
+        raise SettingError(f"a radius must be a number of at least 0, got {radius}; it is in units of the box")
     if not bounds[0] < bounds[1]:
         raise SettingError(f"bounds must be (low, high) with low < high, got {bounds}")
+
+
+def limited(radius: float | Tensor) -> None:
+    """Raise SettingError where a radius is infinite: nothing can be drawn uniformly, or counted in such radii."""
+    if bool(torch.as_tensor(radius).isinf().any()):
+        raise SettingError(
+            "there is no random start in a set without limit; give it a finite radius, or use an attack that looks for "
+            "the smallest change (DDN, FMN, PDPGD, SigmaZero)"
+        )
 
 
 def rounding(x: Tensor, bounds: tuple[float, float]) -> float:
@@ -33,3 +42,10 @@ def in_box(x: Tensor, bounds: tuple[float, float]) -> Tensor:
 def taken(radius: float | Tensor, index: Tensor) -> float | Tensor:
     """The radius of some rows."""
     return radius[index] if isinstance(radius, Tensor) and radius.dim() else radius
+
+
+def farthest(within: Ball, x0: Tensor) -> Tensor:
+    """The distance from each input to the farthest corner of the box, in the set's unit: (N,)."""
+    low, high = within.bounds
+    corner = torch.where(x0 < (low + high) / 2, high, low).to(x0.dtype)
+    return within.distance(corner, x0)

@@ -14,7 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from redan.perturbations.balls import ULPS, checked, in_box, rounding, taken
+from redan.perturbations.balls import ULPS, checked, in_box, limited, rounding, taken
 from redan.protocols import per_row, wide
 from redan.rows import Streams
 
@@ -65,6 +65,7 @@ class Linf:
 
     def sample(self, x0: Tensor, draw: Streams) -> Tensor:
         """Uniform in ball and box."""
+        limited(self.radius)
         low, high = self._edges(x0)
         return low + (high - low) * draw.uniform(x0.shape[1:], x0.dtype)
 
@@ -144,6 +145,7 @@ class L2:
 
     def sample(self, x0: Tensor, draw: Streams) -> Tensor:
         """Uniform in the ball, then projected into the box (so denser on the box's faces than uniform)."""
+        limited(self.radius)
         direction = self.steepest(draw.normal(x0.shape[1:], x0.dtype))
         length = draw.uniform((), x0.dtype) ** (1 / math.prod(x0.shape[1:]))
         return self.project(x0 + per_row(length * self.radius, x0) * direction, x0)

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from redan.perturbations.balls import ULPS, checked, in_box, rounding, taken
+from redan.perturbations.balls import ULPS, checked, in_box, limited, rounding, taken
 from redan.protocols import per_row, wide
 from redan.rows import Streams
 
@@ -121,6 +121,7 @@ class L1:
 
         D signed exponential numbers, divided by the sum of their sizes and of one more (Barthe et al. 2005).
         """
+        limited(self.radius)
         shape = x0.shape[1:]
         size = -torch.log1p(-draw.uniform((math.prod(shape) + 1,), x0.dtype))
         share = (size / size.sum(1, keepdim=True).clamp_min(torch.finfo(x0.dtype).tiny))[:, :-1].reshape(x0.shape)
@@ -193,6 +194,7 @@ class L0:
 
     def sample(self, x0: Tensor, draw: Streams) -> Tensor:
         """`radius` coordinates of each row, any as likely as any other, uniform in the box."""
+        limited(self.radius)
         low, high = self.bounds
         kept = self._first(draw.uniform((math.prod(x0.shape[1:]),), x0.dtype)).reshape(x0.shape)
         return torch.where(kept, (low + (high - low) * draw.uniform(x0.shape[1:], x0.dtype)).clamp(low, high), x0)

@@ -12,10 +12,11 @@ from redan.goals import Aim, LeastLikely, Targeted, Untargeted
 from redan.oracle import Capability
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
-from redan.protocols import Access, Attack, Ball, cost, needs
+from redan.perturbations.spatial import Spatial
+from redan.protocols import Access, Attack, Ball, Bounded, cost, is_ball, needs
 from redan.robustness import Mode, Named, attacks_of
 from redan.threat import attackers as who
-from redan.threat.changes import Change, L0Change, L1Change, L2Change, LinfChange
+from redan.threat.changes import Change, L0Change, L1Change, L2Change, LinfChange, SpatialChange, SpatialLimits
 from redan.threat.schema import ThreatModel
 from redan.threat.standards import crosswalk
 from redan.threat.techniques import Technique, subject, techniques, unrealistic
@@ -24,6 +25,7 @@ _ACCESS = {
     who.Knowledge.GRADIENTS: Access.GRADIENTS,
     who.Knowledge.SCORES: Access.SCORES,
     who.Knowledge.LABELS: Access.LABELS,
+    who.Knowledge.SURROGATE: Access.GRADIENTS,  # of the surrogates
 }
 
 
@@ -57,12 +59,17 @@ class Campaign:
     """One attacker with all that decides his attacks; none, and a reason, where he is not built yet."""
 
     attacker: who.Attacker
-    within: Ball | None
+    within: Bounded | None
     aim: Aim
     knowledge: Access
     capability: Capability
     attacks: tuple[Named, ...]
     reason: str | None = None
+
+    @property
+    def sees(self) -> str:
+        """What the attacker sees of the model, in the file's words."""
+        return str(getattr(self.attacker, "knowledge", "nothing"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ class Plan:
     skipped: tuple[str, ...]
 
 
-def _set(change: Change) -> Ball:
+def _set(change: Change) -> Bounded:
     match change:
         case LinfChange(linf=radius):
             return Linf(radius)
@@ -84,8 +91,12 @@ def _set(change: Change) -> Ball:
             return L1(radius)
         case L0Change(l0=count):
             return L0(count)
+        case SpatialChange(spatial=SpatialLimits(rotation=rotation, translation=translation)):
+            return Spatial(rotation or 0, translation or 0)
     kind = next(iter(type(change).model_fields))
-    raise NotBuiltError(f"changes of kind {kind} are not built yet; redan attacks within linf, l2 and l1")
+    raise NotBuiltError(
+        f"changes of kind {kind} are not built yet; redan attacks within linf, l2, l1, l0 and shifts and turns"
+    )
 
 
 def _aim(goal: object) -> Aim:
@@ -102,14 +113,13 @@ def _aim(goal: object) -> Aim:
 def _campaign(model: ThreatModel, attacker: who.Attacker, added: Mapping[str, Attack[Any, Any]]) -> Campaign:
     if not isinstance(attacker, who.Evasion):
         raise NotBuiltError(f"attackers of kind {attacker.kind} are not built yet")
-    if attacker.knowledge not in _ACCESS:
-        raise NotBuiltError(f"knowledge: {attacker.knowledge} is not built yet; redan attacks the model itself")
     if model.system.class_count is None or model.system.task.value != "classification":
         raise NotBuiltError(f"task: {model.system.task} is not built yet; redan attacks classification")
     within, knowledge = _set(attacker.change), _ACCESS[attacker.knowledge]
     capability = Capability(attacker.capability.queries_per_row, attacker.capability.usd_per_1000_queries)
     mode = Mode(model.attacks.mode.value)
-    chosen = attacks_of(mode, within, knowledge, model.system.class_count, capability)
+    lent = attacker.knowledge is who.Knowledge.SURROGATE
+    chosen = attacks_of(mode, within, knowledge, model.system.class_count, capability, surrogates=lent)
     own = tuple(
         (name, attack) for name, attack in added.items() if _misfit(attack, within, knowledge) is None
     )  # fmt: skip
@@ -123,11 +133,13 @@ def _campaign(model: ThreatModel, attacker: who.Attacker, added: Mapping[str, At
     )
 
 
-def _misfit(attack: Attack[Any, Any], within: Ball, knowledge: Access) -> str | None:
+def _misfit(attack: Attack[Any, Any], within: Bounded, knowledge: Access) -> str | None:
     """Why an attack cannot be used by this attacker; None if it can."""
     need = needs(attack)
     if need.access > knowledge:
         return f"needs {need.access.name.lower()}, and the attacker's knowledge is {knowledge.name.lower()}"
+    if need.within is Ball and not is_ball(within):
+        return f"moves in norm balls, and the change is {type(within).__name__}"
     if need.within is not Ball and not isinstance(within, need.within):
         return f"moves in {need.within.__name__}, and the change is {type(within).__name__}"
     return None
@@ -145,7 +157,7 @@ def _chosen(campaign: Campaign, model: ThreatModel, known: Mapping[str, Techniqu
         yield Step(
             name,
             Status.CHOSEN,
-            f"{why}, knowledge {campaign.knowledge.name.lower()}" if not own else why,
+            f"{why}, knowledge {campaign.sees}" if not own else why,
             () if own else _ids(known[name]),
             campaign.attacker.name,
             most.queries if most else None,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
+from redan.perturbations.spatial import Spatial
 from redan.protocols import Access
 from redan.registry import ATTACKS
 from redan.threat import attackers as who
@@ -21,6 +22,7 @@ from redan.threat.changes import (
     L2Change,
     LinfChange,
     PatchChange,
+    SpatialChange,
     TableChange,
     TextChange,
 )
@@ -28,11 +30,17 @@ from redan.threat.parts import Part
 
 __all__ = ["CHANGES", "PLANNED", "Technique", "subject", "techniques", "unrealistic"]
 
-CHANGES: dict[type, type[Part]] = {Linf: LinfChange, L2: L2Change, L1: L1Change, L0: L0Change}
+CHANGES: dict[type, type[Part]] = {
+    Linf: LinfChange,
+    L2: L2Change,
+    L1: L1Change,
+    L0: L0Change,
+    Spatial: SpatialChange,
+}
 """The file's change for each perturbation set."""
 
 _SEES = {Access.GRADIENTS: Knowledge.GRADIENTS, Access.SCORES: Knowledge.SCORES, Access.LABELS: Knowledge.LABELS}
-_LEVEL = {Knowledge.SURROGATE: 0, Knowledge.LABELS: 1, Knowledge.SCORES: 2, Knowledge.GRADIENTS: 3}
+_LEVEL = {Knowledge.LABELS: 1, Knowledge.SCORES: 2, Knowledge.GRADIENTS: 3, Knowledge.SURROGATE: 3}
 _NORMS = (LinfChange, L2Change, L1Change, L0Change)
 
 
