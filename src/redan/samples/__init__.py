@@ -1,8 +1,8 @@
-"""Small real data and checkpoints for the first run: a cut of Fashion-MNIST and three image classifiers.
+"""Small real data and checkpoints for the first run: a cut of Fashion-MNIST and four image classifiers.
 
     fashion_mnist()        images and labels of the shipped test or training rows
     fashion_mnist_test()   the test rows as the mapping that a threat model reads from "module:function"
-    model(name)            a trained classifier, "natural", "robust" or "residual"
+    model(name)            a trained classifier, "natural", "robust", "residual" or "distilled"
     path(name)             where a shipped file lies
 
 Every file is compared with its SHA-256 digest below before it is used, and nothing is unpickled. The data
@@ -48,6 +48,7 @@ DIGESTS: Mapping[str, str] = MappingProxyType(
         "fashion_natural.safetensors": "b697c5f633cd235985cb14157d984fd019fe91454a3e0e5bf9377e9ab3c6432a",
         "fashion_robust.safetensors": "29340c87bb4eeabe834e0a610df7508f36147ef0ad17f4f11678adceacea3995",
         "fashion_residual.safetensors": "48085a6bb0263f6f408a42ce594a5d1c369135715155c336ba18fa42700614a1",
+        "fashion_distilled.safetensors": "89cab042caae99018b2a735a573970c3db7b84bdd9c9c9e45251e7067389f696",
     }
 )
 """SHA-256 in hexadecimal of each shipped file."""
@@ -99,15 +100,16 @@ def model(name: str) -> nn.Module:
     """Return the classifier of this name with its trained weights, in eval mode on the CPU.
 
     "natural" was trained on clean images; "robust" (same network) and "residual" (batch normalization)
-    were trained against projected gradient descent at l-infinity radius 0.1. All three map images
-    (N, 1, 28, 28) in [0, 1] to logits (N, 10).
+    were trained against projected gradient descent at l-infinity radius 0.1. "distilled" (the network of
+    "natural") has defensive distillation at temperature 100: its cross-entropy hides its gradients, its
+    logits do not. All four map images (N, 1, 28, 28) in [0, 1] to logits (N, 10).
     """
     # Imported here because torch takes seconds to load, and the data above do not need it.
     from safetensors.torch import load
 
     from redan.samples.models import cnn, residual
 
-    builders = {"natural": cnn, "robust": cnn, "residual": residual}
+    builders = {"natural": cnn, "robust": cnn, "residual": residual, "distilled": cnn}
     if name not in builders:
         raise DataError(f'there is no sample model "{name}"; choose one of {", ".join(builders)}')
     network = builders[name]()
