@@ -43,7 +43,7 @@ lint: $(STAMP)
 
 bench-%: $(STAMP)
 	bash benchmarks/peers/install.sh
-	$(BIN)/python benchmarks/$*.py
+	$(BIN)/python benchmarks/$*.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) .envs runs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -65,6 +65,8 @@ class Peer:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(timeout=30)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:

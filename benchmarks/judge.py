@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-Norm: TypeAlias = Literal["linf", "l2"]
+Norm: TypeAlias = Literal["linf", "l2", "l1", "l0"]
 
 TOLERANCE = 1e-5
 """Slack for rounding, per coordinate and relative to the width of the box. See `judge`."""
@@ -50,7 +50,9 @@ def judge(
 
     * box: ``low - t*w <= x_adv <= high + t*w`` in every coordinate;
     * linf: ``max |x_adv - x0| <= eps + t*w``;
-    * l2: ``|x_adv - x0| <= eps + t*w*sqrt(D)``: an error of t*w in every coordinate adds no more than that.
+    * l2: ``|x_adv - x0| <= eps + t*w*sqrt(D)``: an error of t*w in every coordinate adds no more than that;
+    * l1: ``sum |x_adv - x0| <= eps + t*w*D``, likewise;
+    * l0: at most eps coordinates differ, by however little: rounding is no excuse to touch one.
 
     Distances are measured in float64 on the values the model gets: ``x_adv`` is first cast to the dtype of
     ``x0``. The answer is the first largest logit; a row of logits with a NaN in it is no answer, neither right
@@ -67,10 +69,8 @@ def judge(
     candidate = x_adv.flatten(1).double()
     change = candidate - x0.flatten(1).double()
     in_box = ((candidate >= low - slack) & (candidate <= high + slack)).all(dim=1)
-    if norm == "linf":
-        in_ball = change.abs().amax(dim=1) <= eps + slack
-    else:
-        in_ball = torch.linalg.vector_norm(change, dim=1) <= eps + slack * math.sqrt(change.shape[1])
+    room = {"linf": slack, "l2": slack * math.sqrt(change.shape[1]), "l1": slack * change.shape[1], "l0": 0.0}[norm]
+    in_ball = _length(change, norm) <= eps + room
     inside = in_box & in_ball  # comparisons with NaN are false, and an infinity is outside any box
 
     before = _answers(model, x0)
@@ -79,6 +79,21 @@ def judge(
     broken = right_before & inside & (after != y) & (after != _NO_ANSWER)
     robust = (right_before & ~broken).double().mean().item()
     return Judgement(right_before, broken, inside, robust)
+
+
+def distances(x0: Tensor, x_adv: Tensor, *, norm: Norm) -> Tensor:
+    """How far each row of ``x_adv`` (N, ...) is from ``x0``: (N,) float64, measured on the values the model gets.
+
+    l0 is the number of coordinates that differ.
+    """
+    x_adv = x_adv.detach().to(device=x0.device, dtype=x0.dtype)
+    return _length(x_adv.flatten(1).double() - x0.flatten(1).double(), norm)
+
+
+def _length(change: Tensor, norm: Norm) -> Tensor:
+    order = {"linf": math.inf, "l2": 2.0, "l1": 1.0, "l0": 0.0}[norm]
+    length: Tensor = torch.linalg.vector_norm(change, ord=order, dim=1)
+    return length
 
 
 @torch.no_grad()
@@ -99,8 +114,8 @@ def _check(
     bounds: tuple[float, float],
 ) -> None:
     low, high = bounds
-    if norm not in ("linf", "l2"):
-        raise ValueError(f"norm is {norm!r}: choose linf or l2")
+    if norm not in ("linf", "l2", "l1", "l0"):
+        raise ValueError(f"norm is {norm!r}: choose linf, l2, l1 or l0")
     if not (low < high and math.isfinite(high - low)):
         raise ValueError(f"bounds are {bounds}: give a finite lower and a larger upper bound")
     if not (eps >= 0 and math.isfinite(eps)):

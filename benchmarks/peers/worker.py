@@ -39,6 +39,7 @@ import ctypes
 import gc
 import importlib.util
 import json
+import math
 import platform
 import sys
 import time
@@ -69,7 +70,7 @@ def load_module(name: str, path: Path) -> ModuleType:
 
 
 # By path, so that a benchmark that imports this file finds it too.
-attacks = load_module("peers_attacks", Path(__file__).with_name("attacks.py"))
+attacks = load_module("peers_pgd", Path(__file__).with_name("pgd_attacks.py"))
 
 SAMPLES = Path(__file__).resolve().parents[2] / "src" / "redan" / "samples"
 BUILDERS = {"natural": "cnn", "robust": "cnn", "residual": "residual"}
@@ -105,21 +106,28 @@ class Request:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(known)}")
 
 
+class TooManyPasses(RuntimeError):
+    """An attack went on beyond what it may spend."""
+
+
 class Counted(nn.Module):
     """A model that counts the examples that pass through it, forward and backward.
 
     A wrapper and not a hook on the model: ART calls the layers of a ``Sequential`` one by one, which no hook
-    on the ``Sequential`` would see.
+    on the ``Sequential`` would see. It ends an attack that passes more than ``most`` examples, by `TooManyPasses`.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, most: float = math.inf) -> None:
         super().__init__()
         self.model = model
         self.forwards = 0
         self.backwards = 0
+        self._most = most
 
     def forward(self, x: Tensor) -> Tensor:
         """Count (N, ...), and its gradient if one is asked for later; return the logits."""
+        if self.forwards + self.backwards > self._most:
+            raise TooManyPasses("far more passes than the budget")
         logits: Tensor = self.model(x)
         self.forwards += len(x)
         if logits.requires_grad:
@@ -166,14 +174,14 @@ def load_model(name: str) -> nn.Module:
 
 
 @cache
-def load_rows(rows: int) -> tuple[Tensor, Tensor]:
-    """Return the first test images (N, 1, 28, 28) in [0, 1] and their labels (N,)."""
+def load_rows(rows: int, first: int = 0) -> tuple[Tensor, Tensor]:
+    """Return test images (N, 1, 28, 28) in [0, 1] from the one at ``first`` on, and their labels (N,)."""
     with np.load(SAMPLES / "fashion_mnist.npz", allow_pickle=False) as data:
         images, labels = data["test_images"], data["test_labels"]
-    if not 0 < rows <= len(images):
-        raise ValueError(f"rows is {rows}: ask for 1 to {len(images)}")
-    x = torch.from_numpy(images[:rows]).unsqueeze(1).float() / 255
-    return x, torch.from_numpy(labels[:rows].astype(np.int64))
+    if not (rows > 0 and first >= 0 and first + rows <= len(images)):
+        raise ValueError(f"rows is {rows} from {first} on: ask for some among {len(images)}")
+    x = torch.from_numpy(images[first : first + rows]).unsqueeze(1).float() / 255
+    return x, torch.from_numpy(labels[first : first + rows].astype(np.int64))
 
 
 @contextlib.contextmanager

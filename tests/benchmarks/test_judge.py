@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))  # scripts, not a package
 
-from judge import TOLERANCE, Norm, judge
+from judge import TOLERANCE, Norm, distances, judge
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 D = 4
@@ -74,7 +74,7 @@ def test_outside_the_ball_is_not_broken() -> None:
         assert judge(bright, rows(0.55), torch.tensor([1]), rows(0.44), norm="l2", eps=eps).broken.item() is broken
 
 
-@pytest.mark.parametrize(("norm", "radius"), [("linf", 0.125), ("l2", 0.25)])
+@pytest.mark.parametrize(("norm", "radius"), [("linf", 0.125), ("l2", 0.25), ("l1", 0.5)])
 @pytest.mark.parametrize(("share", "inside"), [(0.0, True), (0.9, True), (1.1, False)])
 def test_tolerance_of_the_ball(norm: Norm, radius: float, share: float, inside: bool) -> None:
     """A change of (0.125 + share * t * w) in each of the four coordinates, in a box of width 2."""
@@ -82,6 +82,21 @@ def test_tolerance_of_the_ball(norm: Norm, radius: float, share: float, inside: 
     x_adv = x0 - 0.125 - share * TOLERANCE * 2
     found = judge(bright, x0, torch.tensor([0]), x_adv, norm=norm, eps=radius, bounds=(-1.0, 1.0))
     assert found.inside.item() is inside
+
+
+@pytest.mark.parametrize(("eps", "inside"), [(1.0, False), (2.0, True), (2.9, True)])
+def test_l0_counts_coordinates_however_little_they_move(eps: float, inside: bool) -> None:
+    x0 = rows(0.55)
+    x_adv = x0.clone()
+    x_adv[0, :2] -= torch.tensor([0.5, 1e-6])
+    found = judge(bright, x0, torch.tensor([1]), x_adv, norm="l0", eps=eps)
+    assert (found.inside.item(), found.broken.item()) == (inside, inside)
+
+
+def test_distances_of_one_change() -> None:
+    x_adv = rows(0.5) + torch.tensor([0.25, 0.0, -0.125, 0.0])
+    found = {norm: distances(rows(0.5), x_adv, norm=norm).item() for norm in ("linf", "l2", "l1", "l0")}
+    assert found == {"linf": 0.25, "l2": math.hypot(0.25, 0.125), "l1": 0.375, "l0": 2.0}
 
 
 @pytest.mark.parametrize(("share", "inside"), [(0.9, True), (1.1, False)])
@@ -149,7 +164,7 @@ def test_more_rows_than_one_batch() -> None:
         lambda x, y: judge(bright, x, y - 1, x, norm="linf", eps=EPS),
         lambda x, y: judge(bright, x, y, x, norm="linf", eps=-EPS),
         lambda x, y: judge(bright, x, y, x, norm="linf", eps=math.nan),
-        lambda x, y: judge(bright, x, y, x, norm=cast(Norm, "l1"), eps=EPS),
+        lambda x, y: judge(bright, x, y, x, norm=cast(Norm, "l3"), eps=EPS),
         lambda x, y: judge(bright, x * 255, y, x * 255, norm="linf", eps=EPS),
         lambda x, y: judge(bright, x, y, x, norm="linf", eps=EPS, bounds=(1.0, 0.0)),
         lambda x, y: judge(nn.Sequential(nn.Linear(D, 2)), x, y, x, norm="linf", eps=EPS),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-OWED = {"pgd": {"kernel.c"}, "gate": {"evidence.c"}, "preflight": {"evidence.b"}}
+OWED = {"pgd": {"kernel.c"}, "gate": {"evidence.c"}, "preflight": {"evidence.b"}, "forecast": {"threat.d"}}
 
 
 def result(name: str) -> dict[str, Any]:
@@ -60,3 +60,12 @@ def test_staleness_is_said(name: str, monkeypatch: pytest.MonkeyPatch, capsys: p
         if now != found["sources"]:
             sys.stdout.write(f"\nstale: benchmarks/results/{name}.json is older than the code it measures\n")
     assert len(now) == len(found["sources"]) == 64
+
+
+def test_forecast_claims_follow_from_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import forecast
+
+    found = result("forecast")
+    assert [claim._asdict() for claim in forecast.claims(found["rows"])] == found["claims"]
+    assert {row["case"] for row in found["rows"]} == set(forecast.CASES)

@@ -43,6 +43,7 @@ PILOT = 32
 _FEWEST, _MORE = 4, 64
 _SHARE = 0.25  # of what the first rows can cost at the worst: what a pilot may spend
 _REPEATS = 5
+_ENOUGH = 0.2  # CPU seconds of a pilot that tell how cores get on with each other
 _MEASURING = 3  # forward passes a row besides the attacks: the clean pass and the second measurement of two inputs
 
 _Array = NDArray[np.float64]
@@ -113,11 +114,13 @@ def _forecast(
             watch(campaign.attacker.name, now)
 
     def tried(ranks: NDArray[np.int64]) -> Outcomes:
-        return run(job_of(ready, campaign, ranked[ranks].tolist()), workers=1, block=block, progress=tell)
+        return run(job_of(ready, campaign, ranked[ranks].tolist()), workers=workers, block=block, progress=tell)
 
     block = ready.loaded.model.run.block
     pilot = _spread(len(ranked), most)
+    start = time.monotonic()
     found = [tried(pilot)]
+    took = time.monotonic() - start
     budget = _SHARE * most * _worst(job)
     others = _scattered(len(ranked), pilot)
     while len(others) and sum(int((each.queries + each.backwards).sum()) for each in found) < budget:
@@ -135,7 +138,8 @@ def _forecast(
         rows=len(job.x),
         queries=asked,
         passes=round(queries.sum() + backwards.sum()),
-        seconds=_seconds(job, found[0], queries, backwards, pieces(len(job.x), block, workers), workers),
+        seconds=_crowded(found[0], took, pieces(len(pilot), block, workers), workers)
+        * _seconds(job, found[0], queries, backwards, pieces(len(job.x), block, workers), workers),
         usd=asked * campaign.capability.price or None,
     )
 
@@ -209,21 +213,31 @@ class _Pace:
         return float(queries.max() * call + queries.sum() * self.row + backwards.sum() * (self.gradient_row - self.row))
 
 
+def _crowded(found: Outcomes, took: float, blocks: tuple[range, ...], workers: int) -> float:
+    """How much longer cores take together than each alone: memory and the interpreter's lock are shared."""
+    busy = sum(found.seconds)
+    return max(1.0, took * min(workers, len(blocks)) / busy) if busy > _ENOUGH else 1.0
+
+
 def _seconds(
     job: Job, found: Outcomes, queries: _Array, backwards: _Array, blocks: tuple[range, ...], workers: int
 ) -> float:
     """Wall seconds of all blocks, by passes and calls, scaled by what the pilot took besides."""
     pace = _pace(job, max(map(len, blocks), default=1))
-    spent = [found.queries_by.cpu().numpy(), found.backwards_by.cpu().numpy()]
-    told = []
-    for block in blocks:
-        at = slice(block.start, block.stop)
-        seconds = len(block) * _MEASURING * pace.row
-        for attack, took in enumerate(found.seconds):
-            model = pace.of(spent[0][:, attack], spent[1][:, attack])
-            scale = took / model if model else 1.0
-            seconds += scale * pace.of(queries[at, attack], backwards[at, attack])
-        told.append(seconds)
+    shown, climbed = found.queries_by.cpu().numpy(), found.backwards_by.cpu().numpy()
+    tried = pieces(len(shown), max(1, len(shown)), workers)
+    scales = []
+    for attack, took in enumerate(found.seconds):
+        model = sum(pace.of(shown[at.start : at.stop, attack], climbed[at.start : at.stop, attack]) for at in tried)
+        scales.append(took / model if model else 1.0)
+    told = [
+        len(at) * _MEASURING * pace.row
+        + sum(
+            scale * pace.of(queries[at.start : at.stop, attack], backwards[at.start : at.stop, attack])
+            for attack, scale in enumerate(scales)
+        )
+        for at in blocks
+    ]
     return max(sum(told) / workers, max(told, default=0.0))
 
 
