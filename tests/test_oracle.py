@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from redan import oracle as home
+from redan import answers as home
 from redan import samples
+from redan.answers import evaluate, micro_batch, share
 from redan.errors import AccessError, TargetError
 from redan.goals import Untargeted
 from redan.losses import cross_entropy, margin
-from redan.oracle import Capability, Limits, Oracle, Purse, evaluate, micro_batch, share
+from redan.oracle import Capability, Limits, Oracle, Purse
 from redan.runners.local import one_thread_each
 from redan.targets import Target, from_torch
 from redan.testing import LinearVictim
@@ -464,3 +465,18 @@ def test_columns_of_rows_that_the_model_fails_on_are_minus_infinity() -> None:
     assert answers.loss[5].tolist() == [-math.inf] * 2
     assert bool(answers.loss[:5].isfinite().all())
     assert not bool(answers.gradient[5].any())
+
+
+def test_a_gradient_that_shares_its_memory_may_be_written_to() -> None:
+    """A sum's gradient is one number, expanded; where it says nothing it is put to 0."""
+
+    class Sum(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            total = x.sum(1, keepdim=True)
+            return torch.cat([total * torch.inf, -total], 1)
+
+    answers = evaluate(
+        from_torch(Sum().eval()), torch.rand(6, 3), micro=8, goal=Untargeted(torch.ones(6).long()), loss=margin
+    )
+    answers.gradient[:2] = 0
+    assert answers.gradient.is_contiguous()

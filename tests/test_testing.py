@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import redan
+from redan.answers import evaluate
 from redan.errors import RedanError
 from redan.evasion.apgd import APGD
 from redan.evasion.bim import BIM
@@ -21,7 +22,7 @@ from redan.evasion.pgd import PGD, climb
 from redan.evasion.square import Square, SquareL2
 from redan.goals import Untargeted
 from redan.losses import cross_entropy, margin
-from redan.oracle import Oracle, evaluate
+from redan.oracle import Oracle
 from redan.perturbations.norms import L2, Linf
 from redan.protocols import Ball, Cost, Gradients, Labels
 from redan.rows import Rows

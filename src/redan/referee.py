@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, Protocol, TypeVar, TypeVarTuple
 import torch
 from torch import Tensor
 
+from redan.answers import Answers
 from redan.errors import AccessError
-from redan.oracle import Answers, Oracle
+from redan.oracle import Oracle
 from redan.protocols import Access, Best, Bounded, Loss, Reply, wide
 from redan.rows import Goal, PerturbationSet, Rows, distinct, take
 

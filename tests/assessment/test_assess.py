@@ -840,6 +840,23 @@ def test_an_attacker_with_surrogates_only_asks_the_model_for_decisions(shop: Wri
     assert redan.assess(path).digests["evidence"] == report.digests["evidence"]
 
 
+def test_the_least_likely_class_is_the_surrogates_in_both_measurements(shop: Write, tmp_path: Path) -> None:
+    """The target's least likely class may be another: then the second measurement would deny every success."""
+    (tmp_path / "leaning.py").write_text(
+        "import torch\n\n\nclass Leaning(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return x[:, :6].reshape(-1, 3, 2).sum(2) + torch.tensor([0.9, 0.0, -0.9])\n"
+        "\n\ndef build():\n    return Leaning().eval()\n"
+    )
+    said = {"knowledge": "surrogate", "surrogates": [{"factory": "leaning:build"}], "change": {"linf": 0.9}}
+    path = shop(
+        weak=28, **{f"attackers__0__{k}": v for k, v in said.items()}, attackers__0__goal={"targeted": "least_likely"}
+    )
+    found = counts(redan.assess(path))
+    assert found.errors == 0
+    assert found.broken > 10
+
+
 def test_another_surrogate_is_another_run(shop: Write) -> None:
     def digest(**arguments: object) -> str | None:
         lent = [{"factory": "{shop}:build", "arguments": {"kind": "Pairs"}}] * arguments.pop("times", 1)  # type: ignore[operator]

@@ -54,8 +54,8 @@ def test_a_forecast_is_near_what_the_assessment_takes(shop: Write, tmp_path: Pat
     assert not (tmp_path / "runs").exists()
     (told,) = outlook.attackers
     queries, whole = passes(redan.assess(path))
-    assert told.queries == pytest.approx(queries, rel=0.5, abs=40)
-    assert told.passes == pytest.approx(whole, rel=0.5, abs=80)
+    assert 0.5 * queries <= told.queries <= 2 * queries
+    assert 0.5 * whole <= told.passes <= 2 * whole
     assert outlook.seconds > told.seconds > 0
     assert told.usd is None
 
@@ -64,6 +64,13 @@ def test_a_pilot_of_all_rows_is_exact(shop: Write) -> None:
     path = shop(weak=32)  # they break at once: the pilot may go on to the last
     (told,) = forecast(path).attackers
     assert (told.queries, told.passes) == passes(redan.assess(path))
+
+
+def test_surrogates_passes_are_no_queries(shop: Write) -> None:
+    lent = [{"factory": "{shop}:build", "arguments": {"kind": "Pairs"}}]
+    path = shop(weak=0, attackers__0__knowledge="surrogate", attackers__0__surrogates=lent)
+    (told,) = forecast(path).attackers
+    assert (told.queries, told.passes) == passes(redan.assess(path)) == (32, 32 * 21)
 
 
 def test_money(shop: Write) -> None:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from redan.threat.presets import presets
 
-BASH = shutil.which("bash")
 SCRIPT = """
 eval "$(redan --show-completion)"
 offered() {
@@ -27,14 +23,13 @@ offered redan init --preset ""
 """
 
 
-@pytest.mark.skipif(BASH is None, reason="there is no bash")
 def test_bash_completes_verbs_options_and_values(tmp_path: Path) -> None:
     command = tmp_path / "redan"
     command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m redan "$@"\n')
     command.chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
-        [str(BASH), "--norc", "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=200, check=False
+        ["bash", "--norc", "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=200, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     verbs, option, values = (line.split() for line in done.stdout.splitlines())

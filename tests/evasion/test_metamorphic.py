@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from redan import oracle, samples
+from redan import answers, samples
 from redan.engine.run import AttackResult, attack
 from redan.evasion.apgd import APGD
 from redan.evasion.apgd_l1 import APGDL1
@@ -237,7 +237,7 @@ def test_the_micro_batch_does_not_change_a_byte(
 ) -> None:
     whole = attacked(one, within, name, workers=1)
     for most in (3, 10):
-        monkeypatch.setattr(oracle, "_LARGEST_MICRO", most)
+        monkeypatch.setattr(answers, "_LARGEST_MICRO", most)
         assert same(whole, attacked(one, within, name, workers=1))
 
 

@@ -6,12 +6,18 @@ from typing import Any
 import pytest
 import torch
 
+from redan.engine.run import attack
 from redan.errors import SettingError
+from redan.evasion.fgsm import FGSM
+from redan.evasion.momentum import MomentumFGSM
+from redan.evasion.pgd import PGD
 from redan.perturbations.balls import farthest
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.proximal import proximal
 from redan.perturbations.sparse import L0, L1
+from redan.protocols import Attack
 from redan.rows import Streams
+from redan.testing import LinearVictim
 
 EACH = pytest.mark.parametrize("kind", [Linf, L2, L1, L0])
 DRAW = torch.Generator().manual_seed(0)
@@ -92,3 +98,11 @@ def test_the_proximal_point_of_two_thirds_by_a_grid() -> None:
             found = proximal(L0(1), x, torch.tensor([weight], dtype=torch.float64)).item()
             mine = (found - value) ** 2 / 2 + weight * abs(found) ** (2 / 3)
             assert mine <= float(cost.min()) + 1e-7, (weight, value, found, float(grid[cost.argmin()]))
+
+
+@pytest.mark.parametrize("one", [PGD(random_start=False), FGSM(), MomentumFGSM()])
+def test_steps_that_are_counted_in_radii_are_refused(one: Attack[Any, Any]) -> None:
+    victim = LinearVictim.drawn(3, classes=3, shape=(6,))
+    x, y = victim.rows(4)
+    with pytest.raises(SettingError, match="no radius to count steps in"):
+        attack(victim.module(), x, y, one, within=Linf(math.inf))

@@ -364,3 +364,11 @@ def test_impossible_radii_are_refused(kind: Kind, radius: float | Tensor) -> Non
 def test_impossible_boxes_are_refused(kind: Kind, bounds: tuple[float, float]) -> None:
     with pytest.raises(SettingError, match="bounds"):
         kind(0.1, bounds)
+
+
+def test_a_random_point_does_not_depend_on_the_batch() -> None:
+    x0, names = torch.full((300, 7), 0.5), [str(i) for i in range(300)]
+    whole = L2(1.5).sample(x0, Streams.start(0, names))
+    for first, last in ((0, 1), (1, 8), (8, 300)):
+        part = L2(1.5).sample(x0[first:last], Streams.start(0, names[first:last]))
+        assert torch.equal(part, whole[first:last])

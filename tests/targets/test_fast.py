@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from redan.answers import evaluate
 from redan.engine.run import attack
 from redan.evasion.pgd import PGD
 from redan.goals import Untargeted
 from redan.losses import cross_entropy
-from redan.oracle import evaluate
 from redan.perturbations.norms import L2, Linf
 from redan.runners.local import one_thread_each
 from redan.samples import fashion_mnist, model

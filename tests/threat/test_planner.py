@@ -129,6 +129,11 @@ def test_what_two_attackers_choose_stands_once_for_each(shop: Write) -> None:
     assert not set(left) & {"apgd-ce", "apgd-t", "square"}
 
 
+def test_a_transfer_asks_the_target_once(shop: Write) -> None:
+    step = steps(plan(model(shop, **SURROGATE)), "chosen")["mi-fgsm"]
+    assert (step.queries, step.forwards, step.backwards) == (1, 11, 10)
+
+
 def test_money_is_told_where_there_is_a_price(shop: Write) -> None:
     priced = {"capability": {"queries_per_row": 200, "usd_per_1000_queries": 1.5}, "knowledge": "scores"}
     found = plan(model(shop, **{f"attackers__0__{key}": value for key, value in priced.items()}))

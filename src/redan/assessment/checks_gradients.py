@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from redan.answers import Answers, evaluate, micro_batch
 from redan.assessment.checks_answers import finite
 from redan.assessment.checks_look import Look
 from redan.assessment.checks_scene import Finding, Level
 from redan.errors import AccessError
 from redan.evidence.statistics import p_at_least
 from redan.losses import margin
-from redan.oracle import Answers, evaluate, micro_batch
 from redan.protocols import Access
 
 _SURE = 0.01

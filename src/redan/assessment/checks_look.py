@@ -12,10 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from redan.answers import Answers, evaluate, micro_batch
 from redan.assessment.checks_scene import Scene
 from redan.errors import TargetError
 from redan.goals import Untargeted
-from redan.oracle import Answers, evaluate, micro_batch
 
 _MOST, _LEAST, _ROWS = 64, 4, 8  # sample rows, at most and at least; rows answered, at least
 _PROBES = (4, 4, 64)  # rows of the first passes; the latest says what a row costs, and the very first is slow

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from os import PathLike
 from statistics import median
@@ -22,15 +23,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from redan.answers import Answers, evaluate, micro_batch
 from redan.assessment.assess import Prepared, inspect, job_of
 from redan.assessment.preflight import refuse
-from redan.engine.block import Job
+from redan.engine.block import Job, seen_by
 from redan.engine.intake import count_classes
 from redan.engine.outcomes import Outcomes
 from redan.engine.run import Progress, run
 from redan.goals import Untargeted
 from redan.losses import cross_entropy
-from redan.oracle import evaluate, micro_batch
 from redan.protocols import cost
 from redan.runners.local import cores, one_thread_each, pieces
 from redan.targets import Target
@@ -98,15 +99,23 @@ def forecast(
     said = ready.loaded.model.run.workers
     asked = workers if workers is not None else 0 if isinstance(said, Auto) else said
     many = 1 if ready.built.target.stochastic else asked or cores()
-    found = [_forecast(ready, campaign, rows, many, watch) for campaign in ready.plan.campaigns if campaign.attacks]
+    x, campaigns = ready.built.x, [campaign for campaign in ready.plan.campaigns if campaign.attacks]
+    with unchanged(ready.built.target):
+        clean = evaluate(ready.built.target, x, micro=micro_batch(x))
+    found = [_forecast(ready, campaign, clean, rows, many, watch) for campaign in campaigns]
     return Outlook(preparing, tuple(found))
 
 
 def _forecast(
-    ready: Prepared, campaign: Campaign, most: int, workers: int, watch: Callable[[str, Progress], None] | None
+    ready: Prepared,
+    campaign: Campaign,
+    clean: Answers,
+    most: int,
+    workers: int,
+    watch: Callable[[str, Progress], None] | None,
 ) -> Forecast:
     job = job_of(ready, campaign, range(len(ready.names)))
-    ranked = _ranked(job)
+    ranked = _ranked(job, clean)
     most = max(_FEWEST, min(most, len(job.x) // 4))
 
     def tell(now: Progress) -> None:
@@ -123,13 +132,13 @@ def _forecast(
     took = time.monotonic() - start
     budget = _SHARE * most * _worst(job)
     others = _scattered(len(ranked), pilot)
-    while len(others) and sum(int((each.queries + each.backwards).sum()) for each in found) < budget:
+    while len(others) and sum(int((each.forwards + each.backwards).sum()) for each in found) < budget:
         more, others = np.split(others, [_MORE])
         pilot = np.concatenate([pilot, more])
         found.append(tried(more))
-    queries, backwards = (
+    queries, forwards, backwards = (
         _all_rows([getattr(each, name) for each in found], pilot, ranked, len(job.x))
-        for name in ("queries_by", "backwards_by")
+        for name in ("queries_by", "forwards_by", "backwards_by")
     )
     asked = round(queries.sum())
     return Forecast(
@@ -137,18 +146,17 @@ def _forecast(
         pilot=len(pilot),
         rows=len(job.x),
         queries=asked,
-        passes=round(queries.sum() + backwards.sum()),
+        passes=round(forwards.sum() + backwards.sum()),
         seconds=_crowded(found[0], took, pieces(len(pilot), block, workers), workers)
-        * _seconds(job, found[0], queries, backwards, pieces(len(job.x), block, workers), workers),
+        * _seconds(job, found[0], forwards, backwards, pieces(len(job.x), block, workers), workers),
         usd=asked * campaign.capability.price or None,
     )
 
 
-def _ranked(job: Job) -> NDArray[np.int64]:
+def _ranked(job: Job, clean: Answers) -> NDArray[np.int64]:
     """The rows worth attacking, the hardest first, by the goal's loss on the clean answers."""
-    with unchanged(job.target):
-        clean = evaluate(job.target, job.x, micro=micro_batch(job.x))
-    goal = job.aim.about(job.y, clean.output, torch.arange(len(job.x), device=job.x.device))
+    everyone = torch.arange(len(job.x), device=job.x.device)
+    goal = job.aim.about(job.y, seen_by(job, job.x, clean).output, everyone)
     open_rows = clean.answered & ~goal.reached(clean.output)
     order = goal.loss(clean.output).argsort(stable=True)
     return order[open_rows[order]].cpu().numpy()
@@ -204,13 +212,15 @@ class _Pace:
     gradient_call: float
     gradient_row: float
 
-    def of(self, queries: _Array, backwards: _Array) -> float:
+    def of(self, forwards: _Array, backwards: _Array) -> float:
         """Rows that move in lockstep, by what each spends on one attack: as many calls as the longest takes."""
-        if not len(queries) or not queries.max():
+        if not len(forwards) or not forwards.max():
             return 0.0
         climbing = backwards.max() > 0
         call = self.gradient_call if climbing else self.call
-        return float(queries.max() * call + queries.sum() * self.row + backwards.sum() * (self.gradient_row - self.row))
+        return float(
+            forwards.max() * call + forwards.sum() * self.row + backwards.sum() * (self.gradient_row - self.row)
+        )
 
 
 def _crowded(found: Outcomes, took: float, blocks: tuple[range, ...], workers: int) -> float:
@@ -220,11 +230,11 @@ def _crowded(found: Outcomes, took: float, blocks: tuple[range, ...], workers: i
 
 
 def _seconds(
-    job: Job, found: Outcomes, queries: _Array, backwards: _Array, blocks: tuple[range, ...], workers: int
+    job: Job, found: Outcomes, forwards: _Array, backwards: _Array, blocks: tuple[range, ...], workers: int
 ) -> float:
     """Wall seconds of all blocks, by passes and calls, scaled by what the pilot took besides."""
     pace = _pace(job, max(map(len, blocks), default=1))
-    shown, climbed = found.queries_by.cpu().numpy(), found.backwards_by.cpu().numpy()
+    shown, climbed = found.forwards_by.cpu().numpy(), found.backwards_by.cpu().numpy()
     tried = pieces(len(shown), max(1, len(shown)), workers)
     scales = []
     for attack, took in enumerate(found.seconds):
@@ -233,7 +243,7 @@ def _seconds(
     told = [
         len(at) * _MEASURING * pace.row
         + sum(
-            scale * pace.of(queries[at.start : at.stop, attack], backwards[at.start : at.stop, attack])
+            scale * pace.of(forwards[at.start : at.stop, attack], backwards[at.start : at.stop, attack])
             for attack, scale in enumerate(scales)
         )
         for at in blocks
@@ -243,8 +253,11 @@ def _seconds(
 
 def _pace(job: Job, rows: int) -> _Pace:
     few, many = 2, max(8, min(rows, micro_batch(job.x)))
-    with unchanged(job.target), one_thread_each():
-        target = accelerated(job.target, job.x[:2])
+    asked = job.target if job.surrogates is None else job.surrogates  # what nearly all passes go through
+    with ExitStack() as watched, one_thread_each():
+        for model in job.models:
+            watched.enter_context(unchanged(model))
+        target = accelerated(asked, job.x[:2])
         forward = [_timed(target, job, n, climb=False) for n in (few, many)]
         gradient = [_timed(target, job, n, climb=True) for n in (few, many)] if target.differentiable else forward
     row, gradient_row = ((last - first) / (many - few) for first, last in (forward, gradient))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from redan.engine.block import JUDGING_DRAWS, Job, seeded
-from redan.oracle import Answers, evaluate, micro_batch, share
+from redan.answers import Answers, evaluate, micro_batch, share
+from redan.engine.block import JUDGING_DRAWS, Job, seeded, seen_by
 from redan.protocols import Ball, is_ball, wide
 from redan.rows import Goal
 
@@ -38,14 +38,14 @@ def measure(job: Job, index: Tensor, x: Tensor, said: Sequence[str], eight_bit: 
     robust only if its clean input does not. Nobody is billed.
     """
     first = int(index[0]) if len(index) else 0
-    with seeded(job.target, job.seed * 1_000_003 + first):
+    with seeded(job, job.seed * 1_000_003 + first):
         return _measured(job, index, x, said, eight_bit)
 
 
 def _measured(job: Job, index: Tensor, x: Tensor, said: Sequence[str], eight_bit: bool) -> list[Measured]:
     x0, micro, stochastic = job.x[index], micro_batch(x), job.target.stochastic
     clean = evaluate(job.target, x0, micro=micro)
-    goal = job.aim.about(job.y[index], clean.output, index)
+    goal = job.aim.about(job.y[index], seen_by(job, x0, clean).output, index)
     within = job.within.inside(job.target.bounds).take(index)
     distance = within.distance(x, x0)
     inside = within.contains(x, x0, distance)

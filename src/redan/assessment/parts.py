@@ -36,7 +36,7 @@ def plan_parts(plan: Plan) -> list[PlanPart]:
             reason=step.reason,
             techniques=list(step.techniques),
             queries=step.queries,
-            forwards=step.queries,
+            forwards=step.forwards,
             backwards=step.backwards,
             usd=step.usd,
         )

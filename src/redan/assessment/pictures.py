@@ -6,11 +6,11 @@ from itertools import islice
 
 import torch
 
+from redan.answers import evaluate, micro_batch
 from redan.assessment.build import Built
 from redan.evidence.folder import RunFolder
 from redan.evidence.pictures import Pictures, save_pictures
 from redan.evidence.summary import Summary, saved_inputs
-from redan.oracle import evaluate, micro_batch
 from redan.threat.inputs import ImageInputs
 from redan.threat.schema import KeepInputs, ThreatModel
 

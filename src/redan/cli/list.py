@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from redan.threat.papers import bibtex as as_bibtex
+from redan.threat.presets import presets
 from redan.threat.standards import crosswalk
 from redan.threat.techniques import Technique, techniques
 
@@ -70,8 +71,6 @@ def _rows(what: What, known: Sequence[Technique]) -> _Rows:
                 for text in [walk.texts[item.text]]
             ]
         case What.PRESETS:
-            from redan.threat.presets import presets
-
             return [{"preset": each.name, "about": each.about} for each in presets()]
 
 

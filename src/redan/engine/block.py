@@ -11,11 +11,12 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from redan.answers import Answers, evaluate, micro_batch, share
 from redan.engine.outcomes import Outcomes, Status
 from redan.engine.transfer import Transfer
 from redan.errors import TargetError
 from redan.goals import Aim, Untargeted
-from redan.oracle import Capability, Oracle, Purse, evaluate, micro_batch, share
+from redan.oracle import Capability, Oracle, Purse
 from redan.protocols import Access, Attack, Bounded, cost
 from redan.referee import First, Referee, Rule
 from redan.rows import Rows, Streams
@@ -79,13 +80,20 @@ def attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callable
         return _attacked(job, index, classes, purse, tell)
 
 
+def seen_by(job: Job, x0: Tensor, clean: Answers) -> Answers:
+    """What the attacker sees of the clean inputs x0, of which `clean` is the target's answers: goals hang on it.
+
+    An attacker with surrogates does not see the target's scores, but theirs.
+    """
+    return clean if job.surrogates is None else evaluate(job.surrogates, x0, micro=micro_batch(x0))
+
+
 def _attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callable[[float, int, int], None]) -> Outcomes:
     target, x0, y, size = job.target, job.x[index].clone(), job.y[index].clone(), len(index)
     everyone = torch.arange(size, device=x0.device)
     micro = micro_batch(x0)
-    clean = seen = evaluate(target, x0, micro=micro, classes=classes)
-    if job.surrogates is not None:  # the attacker does not see the target's scores, so his goal cannot hang on them
-        seen = evaluate(job.surrogates, x0, micro=micro, classes=classes)
+    clean = evaluate(target, x0, micro=micro, classes=classes)
+    seen = seen_by(job, x0, clean)
     goal, within = job.aim.about(y, seen.output, index), job.within.inside(target.bounds).take(index)
     right = clean.answered & (clean.output.argmax(1) == y)
     already = clean.answered & goal.reached(clean.output)

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from redan.answers import evaluate
 from redan.errors import DataError, SetError, SettingError, TargetError
-from redan.oracle import evaluate
 from redan.protocols import Access, Attack, Ball, Bounded, is_ball, needs
 from redan.targets import Target
 

@@ -22,7 +22,8 @@ from typing import Any, TypeVar, TypeVarTuple
 import torch
 from torch import Tensor
 
-from redan.oracle import Answers, Oracle
+from redan.answers import Answers
+from redan.oracle import Oracle
 from redan.protocols import Access, Best, Bounded, Loss, Reply, wide
 from redan.referee import Closest, Referee, Rule, Worst
 from redan.rows import Goal, PerturbationSet, Rows

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from redan.evasion.penalty import Adam, Room, Search, balanced, narrowed, opened, placed, rested, roomy, stepped
+from redan.evasion.penalty import Room, Search, balanced, narrowed, opened, placed, roomy
+from redan.evasion.schedules import Adam
 from redan.losses import margin
 from redan.perturbations.norms import L2
 from redan.protocols import Cost, Gradients, wide
@@ -29,7 +30,7 @@ class _Climb(NamedTuple):
 def _begun(rows: Rows[Tensor, L2]) -> _Climb:
     room = roomy(rows.x0, rows.within.bounds)
     ones = rows.x0.new_ones(len(rows))
-    return _Climb(room, rested(room.w), opened(ones), ones < 0, ones * torch.inf, room.w)
+    return _Climb(room, Adam.start(room.w), opened(ones), ones < 0, ones * torch.inf, room.w)
 
 
 def _restarted(climb: _Climb) -> _Climb:
@@ -38,7 +39,7 @@ def _restarted(climb: _Climb) -> _Climb:
     w = torch.where(won, climb.there, climb.room.w)
     return climb._replace(
         room=climb.room._replace(w=w),
-        adam=rested(w),
+        adam=Adam.start(w),
         search=narrowed(climb.search, climb.hit),
         hit=torch.zeros_like(climb.hit),
     )
@@ -102,5 +103,6 @@ class CarliniWagnerL2:
             climb = _remembered(climb, reply.loss > self.confidence, torch.linalg.vecdot(flat, flat))
             pressed = torch.where(reply.loss <= self.confidence, climb.search.weight, 0)
             gradient = torch.addcmul(change * 2, reply.gradient, wide(pressed, x), value=-1).mul_(slope)
-            w, adam = stepped(climb.room.w, climb.adam, gradient, self.rate * (1 - step / self.steps))
+            adam = climb.adam.seen(gradient)
+            w = climb.room.w - self.rate * (1 - step / self.steps) * adam.direction()
             climb = climb._replace(room=climb.room._replace(w=w), adam=adam)

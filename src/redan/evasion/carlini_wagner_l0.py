@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from redan.evasion.penalty import Adam, Room, balanced, placed, rested, roomy, stepped
+from redan.evasion.penalty import Room, balanced, placed, roomy
+from redan.evasion.schedules import Adam
 from redan.losses import margin
 from redan.perturbations.sparse import L0
 from redan.protocols import Cost, Gradients, wide
@@ -33,7 +34,7 @@ class _Shrink(NamedTuple):
 def _begun(rows: Rows[Tensor, L0], share: float) -> _Shrink:
     room, ones = roomy(rows.x0, rows.within.bounds), rows.x0.new_ones(len(rows))
     free = torch.ones_like(rows.x0, dtype=torch.bool)
-    return _Shrink(room, rested(room.w), ones, free, free, room.w, ones * share, ones * 0)
+    return _Shrink(room, Adam.start(room.w), ones, free, free, room.w, ones * share, ones * 0)
 
 
 def _least_useful(score: Tensor, free: Tensor, share: Tensor) -> Tensor:
@@ -61,12 +62,12 @@ def _given_back(shrink: _Shrink, stuck: Tensor) -> _Shrink:
     """After too long without one: back to the last success, to freeze half as many, at a larger c."""
     where = wide(stuck, shrink.room.w)
     room = shrink.room._replace(w=torch.where(where, shrink.there, shrink.room.w))
-    fresh = rested(room.w)
+    fresh = Adam.start(room.w)
     adam = Adam(
         torch.where(where, fresh.mean, shrink.adam.mean),
-        torch.where(where, fresh.square, shrink.adam.square),
+        torch.where(where, fresh.power, shrink.adam.power),
         torch.where(stuck, fresh.mean_left, shrink.adam.mean_left),
-        torch.where(stuck, fresh.square_left, shrink.adam.square_left),
+        torch.where(stuck, fresh.power_left, shrink.adam.power_left),
     )
     return shrink._replace(
         room=room,
@@ -120,7 +121,8 @@ class CarliniWagnerL0:
             change, hit = x - rows.x0, reply.loss > self.confidence
             pressed = torch.where(hit, 0, shrink.weight)
             gradient = torch.addcmul(change * 2, reply.gradient, wide(pressed, x), value=-1).mul_(slope)
-            w, adam = stepped(shrink.room.w, shrink.adam, gradient * shrink.free, self.rate)
+            adam = shrink.adam.seen(gradient * shrink.free)
+            w = shrink.room.w - self.rate * adam.direction()
             if bool(hit.any()):
                 shrink = _frozen(shrink, hit, (reply.gradient * change).abs())
             shrink = shrink._replace(room=shrink.room._replace(w=w), adam=adam, waited=shrink.waited + 1)

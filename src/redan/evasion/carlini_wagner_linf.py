@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from redan.evasion.penalty import Adam, Room, placed, rested, roomy, stepped
+from redan.evasion.penalty import Room, placed, roomy
+from redan.evasion.schedules import Adam
 from redan.losses import margin
 from redan.perturbations.norms import Linf
 from redan.protocols import Cost, Gradients, wide
@@ -32,7 +33,7 @@ class _Squeeze(NamedTuple):
 
 def _begun(rows: Rows[Tensor, Linf]) -> _Squeeze:
     room, ones = roomy(rows.x0, rows.within.bounds), rows.x0.new_ones(len(rows))
-    return _Squeeze(room, rested(room.w), ones, ones * _FIRST_SHARE, ones * 0, ones * torch.inf, ones * 0)
+    return _Squeeze(room, Adam.start(room.w), ones, ones * _FIRST_SHARE, ones * 0, ones * torch.inf, ones * 0)
 
 
 def _estimated(squeeze: _Squeeze, scale: float, loss: Tensor, gradient: Tensor, width: float) -> _Squeeze:
@@ -107,5 +108,6 @@ class CarliniWagnerLinf:
             pressed = torch.where(reply.loss <= self.confidence, squeeze.weight, 0)
             beyond = torch.where(change.abs() > wide(squeeze.limit, change), change.sign(), 0)
             gradient = torch.addcmul(beyond, reply.gradient, wide(pressed, x), value=-1).mul_(slope)
-            w, adam = stepped(squeeze.room.w, squeeze.adam, gradient, self.rate * (1 - at / self.steps))
+            adam = squeeze.adam.seen(gradient)
+            w = squeeze.room.w - self.rate * (1 - at / self.steps) * adam.direction()
             squeeze = squeeze._replace(room=squeeze.room._replace(w=w), adam=adam)

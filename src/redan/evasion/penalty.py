@@ -1,4 +1,4 @@
-"""What penalty attacks share: a search over the weight of the loss in each row, Adam, and the box by tanh.
+"""What penalty attacks share: a search over the weight of the loss in each row, and the box by tanh.
 
 They minimize distance + c · loss for one c a row after another (Szegedy et al. 2014, arXiv:1312.6199; Carlini and
 Wagner 2017, arXiv:1608.04644).
@@ -11,11 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from redan.protocols import wide
-
 _GROW = 8.0  # of the weight, while only one end of its bracket is known
 _SLACK = 0.8  # of (-1, 1) that the box takes up in the space of tanh
-_BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
 
 
 class Search(NamedTuple):
@@ -51,30 +48,6 @@ def narrowed(search: Search, hit: Tensor) -> Search:
     low, high = torch.where(hit, search.low, search.weight), torch.where(hit, search.weight, search.high)
     one_end = torch.where(high.isinf(), low * _GROW, high / _GROW)
     return Search(torch.where((low > 0) & high.isfinite(), low.sqrt() * high.sqrt(), one_end), low, high)
-
-
-class Adam(NamedTuple):
-    """Each row's moments (Kingma and Ba 2015, arXiv:1412.6980, algorithm 1)."""
-
-    mean: Tensor  # (N, …)
-    square: Tensor  # (N, …)
-    mean_left: Tensor  # β₁ᵏ after k steps: (N,)
-    square_left: Tensor  # β₂ᵏ
-
-
-def rested(x: Tensor) -> Adam:
-    """No steps made."""
-    return Adam(torch.zeros_like(x), torch.zeros_like(x), x.new_ones(len(x)), x.new_ones(len(x)))
-
-
-def stepped(x: Tensor, adam: Adam, gradient: Tensor, rate: float) -> tuple[Tensor, Adam]:
-    """One step down the gradient."""
-    mean = torch.lerp(adam.mean, gradient, 1 - _BETA1)
-    square = torch.addcmul(adam.square * _BETA2, gradient, gradient, value=1 - _BETA2)
-    mean_left, square_left = adam.mean_left * _BETA1, adam.square_left * _BETA2
-    length = (square / wide(1 - square_left, x)).sqrt_().add_(_EPS)
-    step = (mean / length).mul_(wide(rate / (1 - mean_left), x))
-    return x - step, Adam(mean, square, mean_left, square_left)
 
 
 class Room(NamedTuple):

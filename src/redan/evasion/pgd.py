@@ -9,6 +9,7 @@ from functools import singledispatch
 from torch import Tensor
 
 from redan.losses import cross_entropy
+from redan.perturbations.balls import limited
 from redan.perturbations.sparse import L1, inward, sparsest
 from redan.protocols import Ball, Cost, Gradients, Loss, per_row
 from redan.rows import Rows
@@ -35,6 +36,7 @@ def _(within: L1, gradient: Tensor, x: Tensor) -> Tensor:
 
 def climb(x: Tensor, gradient: Tensor, rate: float | Tensor, rows: Rows[Tensor, Ball]) -> Tensor:
     """One step of `rate` radii (one, or one a row) in the set's `direction`, projected back into the set."""
+    limited(rows.within.radius)
     step = per_row(rate * rows.within.radius, x)
     return rows.within.project(x + step * direction(rows.within, gradient, x), rows.x0)
 

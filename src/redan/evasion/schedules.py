@@ -31,29 +31,36 @@ def peaked(gradient: Tensor) -> Tensor:
 
 
 class Adam(NamedTuple):
-    """The moving means of a gradient and of its square, one entry a row (Kingma and Ba 2015, algorithm 1)."""
+    """Each row's moving means of a gradient and of its square (Kingma and Ba 2015, arXiv:1412.6980, algorithm 1)."""
 
-    mean: Tensor
-    power: Tensor
+    mean: Tensor  # (N, …)
+    power: Tensor  # (N, …)
+    mean_left: Tensor  # β₁ᵏ after k gradients: (N,), in double precision
+    power_left: Tensor  # β₂ᵏ
 
     @classmethod
     def start(cls, like: Tensor) -> Adam:
         """Before the first gradient."""
-        return cls(torch.zeros_like(like), torch.zeros_like(like))
+        ones = like.new_ones(len(like), dtype=torch.float64)
+        return cls(torch.zeros_like(like), torch.zeros_like(like), ones, ones)
 
     def seen(self, gradient: Tensor) -> Adam:
         """After one more gradient."""
         return Adam(
-            self.mean.lerp(gradient, 1 - _MEAN), (self.power * _POWER).addcmul_(gradient, gradient, value=1 - _POWER)
+            self.mean.lerp(gradient, 1 - _MEAN),
+            (self.power * _POWER).addcmul_(gradient, gradient, value=1 - _POWER),
+            self.mean_left * _MEAN,
+            self.power_left * _POWER,
         )
 
-    def scale(self, count: int) -> Tensor:
-        """After so many gradients, the root of the mean square of each coordinate."""
-        return self.power.sqrt().div_(math.sqrt(1 - _POWER**count)).add_(_TINY)
+    def scale(self) -> Tensor:
+        """The root of the mean square of each coordinate."""
+        seen = wide((1 - self.power_left).sqrt().to(self.power.dtype), self.power)
+        return self.power.sqrt().div_(seen).add_(_TINY)
 
-    def direction(self, count: int) -> Tensor:
-        """After so many gradients, the mean in units of `scale`."""
-        return self.mean / (self.scale(count) * (1 - _MEAN**count))
+    def direction(self) -> Tensor:
+        """The mean in units of `scale`."""
+        return (self.mean / self.scale()).div_(wide((1 - self.mean_left).to(self.mean.dtype), self.mean))
 
 
 def climbable(gradient: Tensor, draw: Streams) -> Tensor:

@@ -64,7 +64,7 @@ class SigmaZero:
             )
             missed = torch.where(wide(reached, gradient), 0, gradient * (high - low))
             adam = walk.adam.seen(peaked(count - missed))
-            step = rate * adam.direction(i + 1)
+            step = rate * adam.direction()
             x = (rows.x0 + (high - low) * (change - step)).clamp(low, high)
             rate = cosine(self.rate, _LAST * self.rate, i, self.steps)
             turn = self.patience * rate

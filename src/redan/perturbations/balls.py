@@ -20,11 +20,11 @@ def checked(radius: float | Tensor, bounds: tuple[float, float]) -> None:
 
 
 def limited(radius: float | Tensor) -> None:
-    """Raise SettingError where a radius is infinite: nothing can be drawn uniformly, or counted in such radii."""
+    """Raise SettingError where a radius is infinite: nothing can be drawn uniformly, nor stepped in such radii."""
     if bool(torch.as_tensor(radius).isinf().any()):
         raise SettingError(
-            "there is no random start in a set without limit; give it a finite radius, or use an attack that looks for "
-            "the smallest change (DDN, FMN, PDPGD, SigmaZero)"
+            "in a set without limit there is no random start, and no radius to count steps in; give it a finite "
+            "radius, or use an attack that looks for the smallest change (DDN, FMN, PDPGD, SigmaZero)"
         )
 
 

@@ -147,7 +147,7 @@ class L2:
         """Uniform in the ball, then projected into the box (so denser on the box's faces than uniform)."""
         limited(self.radius)
         direction = self.steepest(draw.normal(x0.shape[1:], x0.dtype))
-        length = draw.uniform((), x0.dtype) ** (1 / math.prod(x0.shape[1:]))
+        length = (draw.uniform((), torch.float64) ** (1 / math.prod(x0.shape[1:]))).to(x0.dtype)
         return self.project(x0 + per_row(length * self.radius, x0) * direction, x0)
 
     def distance(self, x: Tensor, x0: Tensor) -> Tensor:

@@ -7,20 +7,21 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
+from redan.errors import SetError
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
 from redan.protocols import Ball, wide
 
 
 @singledispatch
-def proximal(within: Ball, x: Tensor, weight: Tensor) -> Tensor:
+def proximal(within: Ball, x: Tensor, weight: Tensor) -> Tensor:  # noqa: ARG001
     """The proximal point of x (N, …) for the norm that the set measures in, with a weight a row (N,), in no box.
 
     >>> import torch
     >>> proximal(L1(1.0), torch.tensor([[3.0, 0.5]]), torch.tensor([1.0])).tolist()
     [[2.0, 0.0]]
     """
-    raise NotImplementedError(f"{type(within).__name__} has no proximal operator; use L0, L1, L2 or Linf")
+    raise SetError(f"no proximal operator is known in {type(within).__name__}; use L0, L1, L2 or Linf")
 
 
 @proximal.register

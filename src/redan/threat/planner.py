@@ -13,13 +13,12 @@ from redan.oracle import Capability
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
 from redan.perturbations.spatial import Spatial
-from redan.protocols import Access, Attack, Ball, Bounded, cost, is_ball, needs
+from redan.protocols import Access, Attack, Ball, Bounded, Cost, cost, is_ball, needs
 from redan.robustness import Mode, Named, attacks_of
 from redan.threat import attackers as who
 from redan.threat.changes import Change, L0Change, L1Change, L2Change, LinfChange, SpatialChange, SpatialLimits
 from redan.threat.schema import ThreatModel
-from redan.threat.standards import crosswalk
-from redan.threat.techniques import Technique, subject, techniques, unrealistic
+from redan.threat.techniques import Technique, techniques, unrealistic
 
 _ACCESS = {
     who.Knowledge.GRADIENTS: Access.GRADIENTS,
@@ -49,7 +48,8 @@ class Step:
     reason: str
     techniques: tuple[str, ...] = ()
     attacker: str | None = None
-    queries: int | None = None  # the most it can ask for one row
+    queries: int | None = None  # the most it can ask the target for one row
+    forwards: int | None = None  # surrogates' passes are among them
     backwards: int | None = None
     usd: float | None = None  # the most it can cost the attacker for one row
 
@@ -65,6 +65,11 @@ class Campaign:
     capability: Capability
     attacks: tuple[Named, ...]
     reason: str | None = None
+
+    @property
+    def lent(self) -> bool:
+        """Whether gradients and scores are surrogates' instead of the target's."""
+        return self.sees == who.Knowledge.SURROGATE
 
     @property
     def sees(self) -> str:
@@ -145,32 +150,37 @@ def _misfit(attack: Attack[Any, Any], within: Bounded, knowledge: Access) -> str
     return None
 
 
-def _ids(technique: Technique) -> tuple[str, ...]:
-    return tuple(id for id in crosswalk().of(subject(technique)) if id.startswith("AML.T"))
-
-
 def _chosen(campaign: Campaign, model: ThreatModel, known: Mapping[str, Technique]) -> Iterator[Step]:
     for name, attack in campaign.attacks:
         most = cost(attack, model.system.class_count or 2)
+        asked = _asked(campaign, most) if most else None
         own = name not in known
         why = "the threat model says attacks.add" if own else f"mode {model.attacks.mode}"
         yield Step(
             name,
             Status.CHOSEN,
             f"{why}, knowledge {campaign.sees}" if not own else why,
-            () if own else _ids(known[name]),
+            () if own else known[name].ids,
             campaign.attacker.name,
+            asked,
             most.queries if most else None,
             most.backwards if most else None,
-            most.queries * campaign.capability.price if most and campaign.capability.usd_per_1000_queries else None,
+            asked * campaign.capability.price if asked and campaign.capability.usd_per_1000_queries else None,
         )
+
+
+def _asked(campaign: Campaign, most: Cost) -> int | None:
+    """How often an attack asks the target for one row; None where surrogates' gradients of several scores hide it."""
+    if not campaign.lent:
+        return most.queries
+    return max(1, most.queries - most.backwards) if most.backwards <= most.queries else None
 
 
 def _left(technique: Technique, model: ThreatModel, campaigns: Sequence[Campaign]) -> Step:
     """Why a technique that nobody uses is left out."""
 
     def step(status: Status, reason: str) -> Step:
-        return Step(technique.name, status, reason, _ids(technique))
+        return Step(technique.name, status, reason, technique.ids)
 
     if technique.name in model.attacks.skip:
         return step(Status.SKIPPED, "the threat model says attacks.skip")

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from redan.evidence.requirement import Requirement
 from redan.threat import attackers as who
+from redan.threat.changes import PatchChange, SpatialChange, TextChange
 
 __all__ = ["Crosswalk", "Item", "Text", "crosswalk", "subjects_of"]
 
@@ -73,11 +74,16 @@ def crosswalk() -> Crosswalk:
     )
 
 
+_BY_HAND = (PatchChange, SpatialChange, TextChange)  # what a person could do to an input
+
+
 def subjects_of(part: who.Attacker | Requirement) -> Iterator[str]:
     """What an attacker, or a requirement, is about."""
     match part:
-        case who.Evasion(knowledge=knowledge, capability=capability):
+        case who.Evasion(knowledge=knowledge, change=change, capability=capability):
             yield f"evasion/{knowledge}"
+            if isinstance(change, _BY_HAND):
+                yield "evasion/by hand"
             if capability.queries_per_row is not None:
                 yield "capability/queries"
         case who.Poisoning(goal=who.BackdoorGoal()):

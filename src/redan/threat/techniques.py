@@ -27,6 +27,7 @@ from redan.threat.changes import (
     TextChange,
 )
 from redan.threat.parts import Part
+from redan.threat.standards import crosswalk
 
 __all__ = ["CHANGES", "PLANNED", "Technique", "subject", "techniques", "unrealistic"]
 
@@ -49,7 +50,7 @@ class Technique:
     """One technique of one kind of attacker.
 
     knowledge: the least that it takes. changes: what it does to an input (evasion); goals: what it is for
-    (poisoning, extraction). labels: whether poison needs other labels.
+    (poisoning, extraction). labels: whether poison needs other labels. registered: the registry's ids, if it is built.
     """
 
     name: str
@@ -59,7 +60,17 @@ class Technique:
     changes: tuple[type[Part], ...] = ()
     goals: tuple[type, ...] = ()
     labels: bool = False
-    built: bool = False
+    registered: tuple[str, ...] = ()
+
+    @property
+    def built(self) -> bool:
+        """Whether the registry has it."""
+        return bool(self.registered)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of MITRE ATLAS: the registry's, or those of what it is about."""
+        return self.registered or tuple(id for id in crosswalk().of(subject(self)) if id.startswith("AML.T"))
 
 
 def _scores(name: str, paper: str, *changes: type[Part]) -> Technique:
@@ -137,7 +148,7 @@ def techniques() -> tuple[Technique, ...]:
         changes = tuple(CHANGES[kind] for kind in entry.sets)
         paper = built[entry.name].paper if entry.name in built else entry.paper
         built[entry.name] = Technique(
-            entry.name, Kind.EVASION, paper, _SEES[entry.access], (*before, *changes), built=True
+            entry.name, Kind.EVASION, paper, _SEES[entry.access], (*before, *changes), registered=entry.techniques
         )
     return (*built.values(), *PLANNED)
 

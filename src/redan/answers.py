@@ -1,0 +1,173 @@
+"""What a target answers to a batch: in micro-batches, halved where it raises, billed to nobody.
+
+The one gradient path of the house is here: the gradient in the input alone, nothing computed for the weights.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from redan.errors import AccessError, RedanError, TargetError
+from redan.protocols import Loss
+from redan.rows import Goal, take
+from redan.targets import Target
+
+_LARGEST_MICRO, _MICRO_NUMBERS = 256, 2**22
+SMALLEST = 4
+"""Rows that are asked together at the least: batches of one to three run other kernels than larger ones, and their
+bytes differ (measured, with oneDNN and MKL). Fewer are asked with copies of themselves, and billed once."""
+
+
+class Answers(NamedTuple):
+    """One call's answers. A row that was not answered has NaN scores, loss -inf and gradient 0."""
+
+    output: Tensor  # (N, K)
+    loss: Tensor  # (N,); empty where no loss was asked for
+    gradient: Tensor  # (N, …), or (N, K, …) for a loss with a column a class; empty where no loss was asked for
+    answered: Tensor  # (N,) bool
+    reasons: dict[int, str]  # position -> why the model failed on it
+
+
+def micro_batch(x0: Tensor) -> int:
+    """Rows a pass: bounded by the numbers in it, so that large inputs fit in memory. It does not change bytes."""
+    return max(SMALLEST, min(_LARGEST_MICRO, _MICRO_NUMBERS // max(1, math.prod(x0.shape[1:]))))
+
+
+def _pass(target: Target[Tensor], x: Tensor, goal: Goal | None, loss: Loss | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Output, loss and input gradient of one batch, straight from the target."""
+    if loss is None:
+        with torch.no_grad():
+            return _scores(target(x.clone())), x.new_empty(0), x.new_empty(0)
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        output = _scores(target(x.clone()))  # a copy, so that a model may write into what it is given
+        if not output.requires_grad:
+            raise AccessError(_NO_GRADIENT)
+        value = loss(output, goal)
+        columns = [value.sum()] if value.dim() == 1 else list(value.sum(0).unbind())
+        last = len(columns) - 1
+        try:
+            found = [torch.autograd.grad(c, x, retain_graph=i < last)[0].contiguous() for i, c in enumerate(columns)]
+        except RuntimeError as error:
+            if "appears to not have been used in the graph" in str(error):  # the weights' graph goes on without x
+                raise AccessError(_NO_GRADIENT) from error
+            raise
+    return output.detach(), value.detach(), found[0] if value.dim() == 1 else torch.stack(found, 1)
+
+
+_NO_GRADIENT = (
+    "the model's output has no gradient in its input, so this attack cannot climb; "
+    "attack it by scores (Square), or give it a differentiable surrogate"
+)
+
+
+def _scores(answer: object) -> Tensor:
+    """The model's answer, if it is a tensor at all."""
+    if not isinstance(answer, Tensor):
+        raise TargetError(
+            f"the model answered {type(answer).__name__}, but a tensor of class scores (N, K) is needed; wrap the "
+            "model so that its forward returns the scores alone"
+        )
+    return answer
+
+
+def _sturdy(target: Target[Tensor], x: Tensor, goal: Goal | None, loss: Loss | None, classes: int | None) -> Answers:
+    """One batch, halved on an exception until the rows that cause it stand alone."""
+    try:
+        if len(x) < SMALLEST:
+            again = torch.arange(SMALLEST, device=x.device) % len(x)
+            output, value, gradient = (part[: len(x)] for part in _pass(target, *take(again, x, goal), loss))
+        else:
+            output, value, gradient = _pass(target, x, goal, loss)
+    except RedanError:
+        raise
+    except Exception as error:
+        if len(x) > 1:
+            half = torch.arange(len(x), device=x.device).tensor_split(2)
+            first, second = (_sturdy(target, *take(part, x, goal), loss, classes) for part in half)
+            return _joined([first, second])
+        reason = f"the model raised {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+        return nothing(x, classes or 1, loss, {0: reason[:200]})
+    if output.dim() != 2 or len(output) != len(x) or (classes is not None and output.shape[1] != classes):
+        raise TargetError(
+            f"the model answered {tuple(output.shape)} to {len(x)} rows, but {classes or 'K'} scores a row are "
+            "needed, (N, K); check the declared classes, or wrap the model so that it returns class scores"
+        )
+    bad = output.isnan().any(1)
+    reasons = {}
+    if bool(bad.any()):
+        theirs = bad & x.flatten(1).isfinite().all(1)  # a NaN that the attack put in is no fault of the model
+        reasons = dict.fromkeys(theirs.nonzero().flatten().tolist(), "the model answered NaN")
+    return Answers(output, value, gradient, ~bad, reasons)
+
+
+def nothing(x: Tensor, classes: int, loss: Loss | None, reasons: dict[int, str]) -> Answers:
+    rows = 0 if loss is None else len(x)
+    return Answers(
+        x.new_full((len(x), classes), torch.nan),
+        x.new_full((rows,), -torch.inf),
+        torch.zeros_like(x[:rows]),
+        torch.zeros(len(x), dtype=torch.bool, device=x.device),
+        reasons,
+    )
+
+
+def _joined(parts: list[Answers]) -> Answers:
+    if len(parts) == 1:
+        return parts[0]
+    classes = max(part.output.shape[1] for part in parts)  # a part that failed whole may not know K
+    outputs = [p.output if p.output.shape[1] == classes else p.output.expand(-1, classes) for p in parts]
+    shape = next((p.gradient.shape[1:] for p in parts if bool(p.answered.any())), parts[0].gradient.shape[1:])
+    gradients = [
+        p.gradient if p.gradient.shape[1:] == shape else p.gradient.new_zeros(len(p.gradient), *shape) for p in parts
+    ]
+    columns = next((p.loss.shape[1:] for p in parts if bool(p.answered.any())), parts[0].loss.shape[1:])
+    losses = [
+        p.loss if p.loss.shape[1:] == columns else p.loss.new_full((len(p.loss), *columns), -torch.inf) for p in parts
+    ]
+    reasons: dict[int, str] = {}
+    start = 0
+    for part in parts:
+        reasons |= {start + i: reason for i, reason in part.reasons.items()}
+        start += len(part.output)
+    return Answers(
+        torch.cat(outputs),
+        torch.cat(losses),
+        torch.cat(gradients),
+        torch.cat([part.answered for part in parts]),
+        reasons,
+    )
+
+
+def evaluate(
+    target: Target[Tensor],
+    x: Tensor,
+    *,
+    micro: int,
+    goal: Goal | None = None,
+    loss: Loss | None = None,
+    classes: int | None = None,
+) -> Answers:
+    """Answers to x (N, …) in micro-batches, billed to nobody: the clean pass and the re-measurement."""
+    x = x.detach()
+    if not len(x):
+        return nothing(x, classes or 1, loss, {})
+    if len(x) <= micro:
+        return _joined([_sturdy(target, x, goal, loss, classes)])
+    pieces = torch.arange(len(x), device=x.device).tensor_split(math.ceil(len(x) / micro))
+    return _joined([_sturdy(target, *take(piece, x, goal), loss, classes) for piece in pieces])
+
+
+def share(target: Target[Tensor], x: Tensor, goal: Goal, draws: int, micro: int) -> tuple[Tensor, dict[int, str]]:
+    """How often x reaches the goal over `draws` fresh answers: (N,); and the positions the model failed on."""
+    hits = x.new_zeros(len(x))
+    reasons: dict[int, str] = {}
+    for _ in range(draws):
+        answers = evaluate(target, x, micro=micro)
+        hits += (answers.answered & goal.reached(answers.output)).to(hits.dtype)
+        reasons |= answers.reasons
+    return hits / draws, reasons
