@@ -171,7 +171,7 @@ class Terminal:
         os.write(self.ours, text.encode())
 
     def interrupt(self) -> int:
-        """Press Ctrl-C, and again after a while: one that falls between a prompt and its read waits for the next key."""
+        """Press Ctrl-C, and again after a while: one that falls between a prompt and its read waits for a key."""
         for _ in range(10):
             self.type("\x03")
             while select.select([self.ours], [], [], 5)[0]:
