@@ -77,6 +77,51 @@ def test_a_gradient_is_one_query_one_forward_one_backward() -> None:
     assert one.queries.tolist() == one.forwards.tolist() == one.backwards.tolist() == [1] * 6
 
 
+class Noisy(nn.Module):
+    """Weights that change with each call: the k-th answer is k times the scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.calls = VICTIM.module(), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        answer: Tensor = self.inner(x) * self.calls
+        return answer
+
+
+def noisy(cap: int | None = None, limits: Limits | None = None) -> Oracle:
+    target = from_torch(Noisy().eval(), stochastic=True)
+    purse = Purse(limits or Limits())
+    return Oracle(target, 6, 3, capability=Capability(queries_per_row=cap), purse=purse, micro=64, eot=4)
+
+
+def test_eot_averages_gradients_and_bills_every_draw() -> None:
+    once, mean = oracle(), noisy()
+    single = once.ask(X, torch.arange(6), goal=Untargeted(Y), loss=margin)
+    answers = mean.ask(X, torch.arange(6), goal=Untargeted(Y), loss=margin)
+
+    for part in ("output", "loss", "gradient"):  # the mean of 1, 2, 3 and 4 times
+        assert torch.allclose(getattr(answers, part), 2.5 * getattr(single, part), rtol=1e-5)
+    assert mean.queries.tolist() == mean.backwards.tolist() == [4] * 6
+    assert noisy().ask(X, torch.arange(6)).answered.all()
+    mean.ask(X, torch.arange(6))
+    assert mean.queries.tolist() == [5] * 6  # scores are one answer
+
+
+def test_eot_keeps_to_what_may_be_spent() -> None:
+    one = noisy(cap=7)
+    assert bool(one.ask(X, torch.arange(6), goal=Untargeted(Y), loss=margin).answered.all())
+    second = one.ask(X, torch.arange(6), goal=Untargeted(Y), loss=margin)
+    assert not bool(second.answered.any())
+    assert one.queries.tolist() == [4] * 6
+    assert not bool(one.gone().any())  # three single answers are left
+
+    cut = noisy(limits=Limits(queries=23))
+    assert not bool(cut.ask(X, torch.arange(6), goal=Untargeted(Y), loss=margin).answered.any())
+    assert bool(cut.gone().all())
+
+
 def test_gradients_of_all_classes_are_one_query_and_a_backward_each() -> None:
     one = oracle()
     answers = one.ask(X, torch.arange(6), goal=Untargeted(Y), loss=lambda z, _: z)

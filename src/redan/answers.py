@@ -6,6 +6,7 @@ The one gradient path of the house is here: the gradient in the input alone, not
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -160,6 +161,23 @@ def evaluate(
         return _joined([_sturdy(target, x, goal, loss, classes)])
     pieces = torch.arange(len(x), device=x.device).tensor_split(math.ceil(len(x) / micro))
     return _joined([_sturdy(target, *take(piece, x, goal), loss, classes) for piece in pieces])
+
+
+def averaged(draw: Callable[[], Answers], draws: int) -> Answers:
+    """The mean of one call's answers over several draws; a row that one of them left out is not answered."""
+    total = draw()
+    for _ in range(draws - 1):
+        more = draw()
+        total = Answers(
+            total.output + more.output,
+            total.loss + more.loss,
+            total.gradient + more.gradient,
+            total.answered & more.answered,
+            total.reasons | more.reasons,
+        )
+    if draws == 1:
+        return total
+    return total._replace(output=total.output / draws, loss=total.loss / draws, gradient=total.gradient / draws)
 
 
 def share(target: Target[Tensor], x: Tensor, goal: Goal, draws: int, micro: int) -> tuple[Tensor, dict[int, str]]:

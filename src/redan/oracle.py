@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from redan.answers import SMALLEST, Answers, evaluate, nothing, share
+from redan.answers import SMALLEST, Answers, averaged, evaluate, nothing, share
 from redan.protocols import Loss
 from redan.rows import Goal, nth, take
 from redan.targets import Target
@@ -87,7 +88,10 @@ class Oracle:
         capability: Capability,
         purse: Purse,
         micro: int,
+        eot: int = 1,
     ) -> None:
+        """eot: draws of a stochastic target that a gradient is averaged over; each is a query."""
+        self._eot = eot
         self._target, self._classes = target, classes
         self._cap, self._price = capability.queries_per_row, capability.price
         self._purse, self._micro = purse, max(SMALLEST, micro)
@@ -109,18 +113,18 @@ class Oracle:
         gone = self.failed | self.cut
         return gone if self._cap is None else gone | (self.queries >= self._cap)
 
-    def _admit(self, ids: Tensor) -> Tensor:
+    def _admit(self, ids: Tensor, draws: int) -> Tensor:
         admitted = ~self.gone()[ids]
         if self._cap is not None:
-            admitted &= self.queries[ids] + nth(ids) < self._cap
-        if not self._purse.pay(int(admitted.sum()), self._price):
+            admitted &= self.queries[ids] + (nth(ids) + 1) * draws <= self._cap
+        if not self._purse.pay(int(admitted.sum()) * draws, self._price):
             self.cut[ids[admitted]] = True
             admitted = torch.zeros_like(admitted)
         return admitted
 
-    def _bill(self, ids: Tensor, backwards: int) -> None:
+    def _bill(self, ids: Tensor, draws: int, backwards: int) -> None:
         once = torch.ones_like(ids)
-        self.queries.index_add_(0, ids, once)
+        self.queries.index_add_(0, ids, once, alpha=draws)
         if backwards:
             self.backwards.index_add_(0, ids, once, alpha=backwards)
 
@@ -142,12 +146,19 @@ class Oracle:
             answers.loss[~answers.answered] = -torch.inf
 
     def ask(self, x: Tensor, ids: Tensor, *, goal: Goal | None = None, loss: Loss | None = None) -> Answers:
-        """The scores of x, and the gradient of `loss` toward `goal` if one is given, billed to the rows `ids`."""
-        admitted = self._admit(ids)
+        """The scores of x, and the gradient of `loss` toward `goal` if one is given, billed to the rows `ids`.
+
+        With a gradient all of them are means over `eot` draws (expectation over transformation, Athalye et al. 2018,
+        arXiv:1707.07397).
+        """
+        draws = 1 if loss is None else self._eot
+        admitted = self._admit(ids, draws)
         everyone = bool(admitted.all())
         paid, shown, aim = (ids, x, goal) if everyone else take(admitted, ids, x, goal)
-        answers = evaluate(self._target, shown, micro=self._micro, goal=aim, loss=loss, classes=self._classes)
-        self._bill(paid, 0 if loss is None else 1 if answers.gradient.dim() == x.dim() else answers.gradient.shape[1])
+        once = partial(evaluate, self._target, shown, micro=self._micro, goal=aim, loss=loss, classes=self._classes)
+        answers = averaged(once, draws)
+        columns = 0 if loss is None else 1 if answers.gradient.dim() == x.dim() else answers.gradient.shape[1]
+        self._bill(paid, draws, draws * columns)
         self._note(answers, paid)
         if self.watch is not None:
             self.watch()

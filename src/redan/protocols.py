@@ -185,10 +185,16 @@ def needs(attack: Attack[Any, Any]) -> Needs:
     return Needs(max([access, *(part.access for part in parts)]), next((k for k in kinds if k is not Ball), Ball))
 
 
-def cost(attack: Attack[Any, Any], classes: int) -> Cost | None:
-    """The most that an attack can spend on one row of a model with so many classes; None if it does not say."""
+def cost(attack: Attack[Any, Any], classes: int, eot: int = 1) -> Cost | None:
+    """The most that an attack can spend on one row of a model with so many classes; None if it does not say.
+
+    eot: draws of a stochastic model that each gradient is averaged over.
+    """
     tell = getattr(attack, "cost", None)
-    return None if tell is None else tell(classes)
+    if tell is None:
+        return None
+    most: Cost = tell(classes)
+    return most.times(eot) if most.backwards else most
 
 
 def in_turn(attacks: Sequence[Attack[Any, Any]]) -> list[tuple[str, Attack[Any, Any]]]:

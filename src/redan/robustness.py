@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from redan.engine.block import Job
 from redan.engine.intake import checked_rows, count_classes, row_names
 from redan.engine.outcomes import Outcomes, Status
-from redan.engine.run import Progress, fits_rows, run
+from redan.engine.run import Progress, checked_eot, fits_rows, run
 from redan.errors import NotBuiltError
 from redan.evasion.apgd import APGD
 from redan.evasion.apgd_l1 import APGDL1
@@ -147,6 +147,7 @@ def robust_accuracy(
     knowledge: Access = Access.GRADIENTS,
     capability: Capability | None = None,
     limits: Limits | None = None,
+    eot: int = 1,
     ids: Sequence[object] | None = None,
     workers: int = 0,
     block: int = 256,
@@ -178,6 +179,7 @@ def robust_accuracy(
         knowledge=min(knowledge, target.access),
         capability=capability or Capability(),
         seed=seed,
+        eot=checked_eot(eot, target),
     )
     found = run(job, workers=workers, block=block, purse=Purse(limits or Limits()), progress=progress)
     return _score(found, job)

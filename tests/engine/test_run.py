@@ -24,6 +24,8 @@ from redan.perturbations.norms import L2, Linf
 from redan.protocols import Access, Attack, Ball, Gradients, in_turn
 from redan.referee import Closest, Worst
 from redan.rows import Rows
+from redan.samples import fashion_mnist
+from redan.samples import model as sample
 from redan.targets import from_torch
 from redan.testing import LinearVictim, dual_linf
 
@@ -515,3 +517,36 @@ def test_an_interrupt_ends_the_run() -> None:
     with pytest.raises(KeyboardInterrupt):
         run(job(None, PGD()), workers=2, block=5, done=done)
     assert torch.get_num_threads() >= 1
+
+
+class Jittered(torch.nn.Module):
+    """A network behind noise that is larger than what an attacker may change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = sample("natural")
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.inner(x + 0.5 * torch.randn_like(x))
+        return answer
+
+
+def test_eot_climbs_what_one_draw_does_not() -> None:
+    images, labels = fashion_mnist()
+    target = from_torch(Jittered().eval(), stochastic=True, classes=10)
+    x, y = images[:48], labels[:48]
+    broken = {}
+    for eot in (1, 16):
+        found = attack(target, x, y, PGD(steps=10), within=Linf(0.1), eot=eot)
+        broken[eot] = int(found.success.sum())
+        asked = found.backwards > 0
+        assert bool((found.backwards[asked] % eot == 0).all())
+    assert broken[16] > broken[1]
+
+
+def test_eot_is_refused_where_it_means_nothing() -> None:
+    net, x, y = torch.nn.Linear(2, 2).eval(), torch.rand(4, 2), torch.zeros(4, dtype=torch.int64)
+    with pytest.raises(SettingError, match="eot=20 averages the draws of a stochastic model"):
+        attack(net, x, y, PGD(), within=Linf(0.1), eot=20)
+    with pytest.raises(SettingError, match="eot must be 1 or more, got 0"):
+        attack(net, x, y, PGD(), within=Linf(0.1), eot=0)

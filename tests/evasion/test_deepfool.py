@@ -14,6 +14,7 @@ from torch import Tensor
 
 from redan.engine.run import AttackResult, attack
 from redan.evasion.deepfool import DeepFool
+from redan.evasion.fab import FAB
 from redan.goals import Targeted
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L1
@@ -58,6 +59,23 @@ class ShortSteps:
 
 def nearest(value: Any, victim: Any, x: Tensor, y: Tensor, within: Ball, **options: Any) -> AttackResult:
     return attack(victim.module(), x, y, value, within=within, keep=Closest(), workers=1, **options)
+
+
+class _Flattening(torch.nn.Module):
+    """The second class wins above x = 1; each step to the linearized boundary goes a tenth of the way there."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        way = x.flatten(1).sum(1) - 1
+        return torch.stack([torch.zeros_like(way), way * (way.abs() ** 9 + 1e-15)], 1)
+
+
+@pytest.mark.parametrize("value", [DeepFool(steps=30), FAB(steps=30)], ids=["deepfool", "fab"])
+def test_a_row_that_creeps_toward_the_boundary_is_pushed_over_it(value: DeepFool | FAB) -> None:
+    x, y = torch.tensor([[0.0], [0.25], [0.5]]), torch.zeros(3, dtype=torch.int64)
+    result = attack(_Flattening().eval(), x, y, value, within=L2(2.0), bounds=(0.0, 2.0), keep=Closest(),
+                    workers=1)  # fmt: skip
+    assert result.success.tolist() == [True, True, True]
+    assert bool((result.distance <= 1.1 * (1 - x[:, 0])).all())
 
 
 @pytest.mark.parametrize("classes", [2, 5])

@@ -67,7 +67,9 @@ def test_it_is_the_paper_s_algorithm() -> None:
         gradient = torch.autograd.grad(loss, x)[0]
         momentum = momentum + gradient / gradient.abs().sum((1, 2, 3), keepdim=True)
         x = (x + epsilon / steps * momentum.sign()).clamp(0, 1)
-    found = attack(net, x0, y, MomentumFGSM(steps=steps), within=Linf(epsilon), keep=Worst()).adversarial
+    found = attack(
+        net, x0, y, MomentumFGSM(steps=steps, rate=1 / steps), within=Linf(epsilon), keep=Worst()
+    ).adversarial
 
     assert torch.allclose(found, x, atol=1e-6)
     assert not torch.allclose(found, attack(net, x0, y, BIM(steps=3), within=Linf(epsilon), keep=Worst()).adversarial)
@@ -78,7 +80,7 @@ def test_without_momentum_it_is_bim_to_the_byte() -> None:
     net = model("robust")
     mine, bim = (
         attack(net, images[:16], labels[:16], one, within=Linf(0.1)).adversarial
-        for one in (MomentumFGSM(decay=0.0), BIM())
+        for one in (MomentumFGSM(decay=0.0, rate=0.1), BIM())
     )
     assert torch.equal(mine, bim)
 

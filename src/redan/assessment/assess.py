@@ -249,6 +249,7 @@ def job_of(ready: Prepared, campaign: Campaign, rows: Sequence[int]) -> Job:
         surrogates=built.surrogates.get(campaign.attacker.name),
         capability=campaign.capability,
         seed=ready.loaded.model.statistics.seed,
+        eot=ready.loaded.model.attacks.eot,
         contain=True,
     )
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from redan.engine.block import Job, attacked, seeded
+from redan.engine.block import Job, MayDraw, attacked, seeded
 from redan.engine.intake import checked_rows, count_classes, refuse_misfits, row_names
 from redan.engine.outcomes import Outcomes, Status, joined
 from redan.errors import SettingError
@@ -118,6 +118,7 @@ def attack(
     keep: Rule | None = None,
     knowledge: Access | None = None,
     capability: Capability | None = None,
+    eot: int = 1,
     ids: Sequence[object] | None = None,
     workers: int = 0,
     block: int = 256,
@@ -129,9 +130,10 @@ def attack(
     attacker holds instead of it: gradients and scores are their mean's, and the model is only asked for decisions
     (`redan.engine.transfer`). bounds: the box that inputs live in, (0, 1) unless the target says otherwise; ε is in
     its units. goal: `Untargeted()` or `Targeted(3)`. keep: `First()` ends a row at its first win, `Closest()` goes on
-    to nearer ones, `Worst()` keeps the highest loss. capability: what the attacker may spend. ids: the rows' names,
-    on which alone, with the seed, their random numbers depend (a digest of the content by default). workers: cores,
-    0 for all; it changes no byte.
+    to nearer ones, `Worst()` keeps the highest loss. capability: what the attacker may spend. eot: draws of a
+    stochastic target that each gradient is averaged over, a query each (expectation over transformation). ids: the
+    rows' names, on which alone, with the seed, their random numbers depend (a digest of the content by default).
+    workers: cores, 0 for all; it changes no byte.
 
     Raises DataError, TargetError, SetError, SettingError with cause and remedy.
 
@@ -161,6 +163,7 @@ def attack(
         knowledge=allowed if knowledge is None else min(knowledge, allowed),
         capability=capability or Capability(),
         seed=seed,
+        eot=checked_eot(eot, target, lent),
     )
     found = run(job, workers=workers, block=block, progress=progress)
     success = found.status == Status.BROKEN
@@ -174,6 +177,18 @@ def attack(
         backwards=found.backwards,
         errors=found.reasons,
     )
+
+
+def checked_eot(eot: int, *models: MayDraw | None) -> int:
+    """The draws a gradient takes. Raises SettingError below 1, or above it where no model is stochastic."""
+    if eot < 1:
+        raise SettingError(f"eot must be 1 or more, got {eot}; 1 takes each gradient from one answer")
+    if eot > 1 and not any(model is not None and model.stochastic for model in models):
+        raise SettingError(
+            f"eot={eot} averages the draws of a stochastic model, and this one is declared deterministic; wrap it "
+            "with redan.targets.from_torch(..., stochastic=True), or leave eot out"
+        )
+    return eot
 
 
 def fits_rows(within: Bounded, count: int) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from redan.evasion.planes import gaps, nearest, shortened, ways
+from redan.evasion.planes import gaps, nearest, pushed, shortened, ways
 from redan.perturbations.halfspace import dual
 from redan.protocols import Ball, Cost, Gradients, wide
 from redan.rows import Rows, take
@@ -21,9 +21,10 @@ class DeepFool:
     """Each step goes to the nearest hyperplane of the linearized model; a row ends when it reached the goal.
 
     steps: gradient queries a row, at most; a query more judges the last point. overshoot: how much farther than the
-    hyperplane each step goes. candidates: wrong classes, the likeliest at each point, whose boundaries are looked
-    at; toward a wanted class it is one (the paper is untargeted). search: queries at the end that look for the
-    boundary between the found point and the clean input.
+    hyperplane each step goes; in the second half of the steps it doubles each time, for rows that circle before a
+    boundary. candidates: wrong classes, the likeliest at each point, whose boundaries are looked at; toward a wanted
+    class it is one (the paper is untargeted). search: queries at the end that look for the boundary between the found
+    point and the clean input.
 
     Deviations: the overshoot is applied in each step and not to the sum, as adv-lib does; the authors' code looks
     at the ten likeliest classes of the clean input; they have no search. A point is cut off at the box's faces
@@ -45,14 +46,14 @@ class DeepFool:
     def __call__(self, referee: Gradients[Tensor], rows: Rows[Tensor, Ball]) -> None:
         everyone, x, loss = rows, rows.x0, partial(gaps, most=self.candidates)
         low, high = rows.within.bounds
-        for _ in range(self.steps):
+        for i in range(self.steps):
             gradient, value, reached = referee.gradient(x, rows, loss)
             rows, x, gradient, value = take(~reached, rows, x, gradient, value)
             rows, x, gradient, value = referee.survivors(rows, x, gradient, value)
             value, normal = nearest(rows.within, value, gradient)
             away = value.abs() / dual(rows.within, normal.flatten(1)).clamp_min(torch.finfo(x.dtype).tiny)
             away = torch.where(away.isfinite(), away, 0) + _LEAST * (high - low)
-            step = wide((1 + self.overshoot) * away.clamp_max(_longest(x, rows)), x)
+            step = wide((1 + pushed(self.overshoot, i, self.steps)) * away.clamp_max(_longest(x, rows)), x)
             x = (x + step * rows.within.steepest(normal)).clamp(low, high)
         referee.reached(x, rows)
         shortened(referee, everyone, self.search)

@@ -57,7 +57,7 @@ class EAD:
     steps: int = 200
     rate: float = 0.02
     beta: float = 1.5
-    weight: float = 64.0
+    weight: float = 256.0
     confidence: float = 0.0
 
     def cost(self, classes: int) -> Cost:  # noqa: ARG002

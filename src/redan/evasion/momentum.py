@@ -37,9 +37,12 @@ def _normalized(gradient: Tensor) -> Tensor:
 class MomentumFGSM:
     """BIM along a decaying sum of normalized gradients.
 
-    steps: of the climb; one more query judges the last iterate. rate: step size in radii, 1 / steps by default
-    (section 4.1). decay: μ; 0 is BIM. nesterov: take the gradient where the momentum alone would lead. treatments: of
-    every gradient, the first outermost. variance: tuning by the gradients around x, or None.
+    steps: of the climb; one more query judges the last iterate. rate: step size in radii, 2.5 / steps by default, as in
+    PGD. The authors' 1 / steps (section 4.1) just reaches the ball's surface, and carries over worse: of 300 images at
+    ε 0.1 it broke 74 of the natural network's with gradients of the residual one's, and 2.5 / steps 88 (variance-tuned
+    189 and 201, translated and diverse 106 and 140). decay: μ; 0 is BIM. nesterov: take the gradient where the
+    momentum alone would lead. treatments: of every gradient, the first outermost. variance: tuning by the gradients
+    around x, or None.
 
     The Nesterov point is the projected step along the momentum, a candidate itself; the authors' α · μ · g may lie
     outside ball and box, and its length depends on how g is normalized.
@@ -67,7 +70,7 @@ class MomentumFGSM:
             return referee.gradient(x, rows, self.loss).gradient
 
         ask = treated(plain, self.treatments)
-        rate = 1 / max(1, self.steps) if self.rate is None else self.rate
+        rate = 2.5 / max(1, self.steps) if self.rate is None else self.rate
         x, momentum, off = rows.x0, torch.zeros_like(rows.x0), torch.zeros_like(rows.x0)
         for left in reversed(range(self.steps)):
             gradient = ask(climb(x, momentum, self.decay * rate, rows) if self.nesterov else x, rows)

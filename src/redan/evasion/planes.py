@@ -52,6 +52,14 @@ def nearest(within: Ball, value: Tensor, gradient: Tensor) -> Plane:
     return Plane(value[row, pick], gradient[row, pick])
 
 
+def pushed(overshoot: float, step: int, steps: int) -> float:
+    """How much farther than the hyperplane a step goes: doubled each time in the second half.
+
+    Rows that circle before a boundary, or creep toward it, are pushed over.
+    """
+    return overshoot * 2.0 ** min(30, max(0, step - steps // 2))
+
+
 def shortened(referee: Labels[Tensor], rows: Rows[Tensor, Ball], queries: int) -> None:
     """Look for the boundary between each row's nearest candidate so far and its clean input.
 

@@ -77,6 +77,8 @@ class Square:
         best_loss = self.loss(referee.scores(best, rows), rows.goal)
         for i in range(1, self.queries):
             rows, best, best_loss = referee.survivors(rows, best, best_loss)
+            if not len(rows):
+                return
             tall, broad = _sides(_share(i, self.queries, self.first), height, width)
             top, left = (at[:, None] for at in _corner(rows.draw, height, width, tall, broad))
             inside = ((down >= top) & (down < top + tall))[:, None, :, None] & (
@@ -139,6 +141,8 @@ class SquareL2:
         best_loss = self.loss(referee.scores(best, rows), rows.goal)
         for i in range(1, self.queries):
             rows, best, best_loss = referee.survivors(rows, best, best_loss)
+            if not len(rows):
+                return
             window = _odd_sides(_share(i, self.queries, self.first), *shape[1:])
             x = _filled(_shifted(best, rows, shape, window, order=2), rows)
             loss = self.loss(referee.scores(x, rows), rows.goal)
@@ -174,6 +178,8 @@ class SquareL1:
         best_loss = self.loss(referee.scores(best, rows), rows.goal)
         for i in range(1, self.queries):
             rows, best, best_loss = referee.survivors(rows, best, best_loss)
+            if not len(rows):
+                return
             window = _odd_sides(_share(i, _WHOLE, self.first), *shape[1:])
             change = _shifted(best, rows, shape, window, order=1)
             x = rows.within.project(rows.x0 + change.reshape(rows.x0.shape), rows.x0)

@@ -13,6 +13,7 @@ from redan.errors import SettingError, TargetError, TrainingModeError
 from redan.protocols import Access
 from redan.targets.base import Output, Target
 from redan.targets.fast import OneChannel, agrees, may_help
+from redan.targets.straight_through import StraightThrough
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,10 @@ class TorchTarget:
 
     access = Access.GRADIENTS
     differentiable = True
-    surrogate = False
+
+    @property
+    def surrogate(self) -> bool:
+        return any(isinstance(part, StraightThrough) for part in self.module.modules())
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.mean is not None and self.std is not None:

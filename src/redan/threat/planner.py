@@ -152,7 +152,7 @@ def _misfit(attack: Attack[Any, Any], within: Bounded, knowledge: Access) -> str
 
 def _chosen(campaign: Campaign, model: ThreatModel, known: Mapping[str, Technique]) -> Iterator[Step]:
     for name, attack in campaign.attacks:
-        most = cost(attack, model.system.class_count or 2)
+        most = cost(attack, model.system.class_count or 2, model.attacks.eot)
         asked = _asked(campaign, most) if most else None
         own = name not in known
         why = "the threat model says attacks.add" if own else f"mode {model.attacks.mode}"

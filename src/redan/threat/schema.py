@@ -61,6 +61,8 @@ class Attacks(Part):
     """The user's own attacks, as "module:name"."""
     skip: Loose[tuple[Name, ...]] = ()
     """Names of attacks that are left out; the report says so."""
+    eot: Count = 1
+    """Draws of a stochastic model that each gradient is averaged over (expectation over transformation)."""
 
 
 class Family(StrEnum):

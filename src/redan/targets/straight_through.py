@@ -1,0 +1,39 @@
+"""Stages without a useful gradient: computed as they are, differentiated as something else (BPDA)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class StraightThrough(nn.Module):
+    """A stage that answers as `stage` does and has the gradient of `instead`, by default of the identity.
+
+    Rounding, thermometer codes or JPEG give gradients that are zero or misleading, and a model behind them looks
+    robust to whoever climbs. Backward pass differentiable approximation (Athalye et al. 2018, arXiv:1802.00420,
+    section 4.1) takes another function's gradient at the same input. The target then says that its gradients are a
+    stand-in (`surrogate`), so that the preflight does not hold them to the slopes of the answers.
+
+    stage: (N, …) -> (N, …), left as it is; without `instead` it must keep the shape. instead: a differentiable
+    function with the stage's shape of answers.
+
+    >>> rounded = StraightThrough(lambda x: (x * 4).round() / 4)
+    >>> x = torch.tensor([[0.3]], requires_grad=True)
+    >>> rounded(x).item(), torch.autograd.grad(rounded(x).sum(), x)[0].item()
+    (0.25, 1.0)
+    """
+
+    def __init__(self, stage: Callable[[Tensor], Tensor], instead: Callable[[Tensor], Tensor] | None = None) -> None:
+        super().__init__()
+        self.stage, self.instead = stage, instead
+        self.train(mode=any(isinstance(part, nn.Module) and part.training for part in (stage, instead)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            answer = self.stage(x)
+        if not x.requires_grad:
+            return answer
+        soft = x if self.instead is None else self.instead(x)
+        return answer + (soft - soft.detach())
