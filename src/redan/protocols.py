@@ -191,10 +191,8 @@ def cost(attack: Attack[Any, Any], classes: int, eot: int = 1) -> Cost | None:
     eot: draws of a stochastic model that each gradient is averaged over.
     """
     tell = getattr(attack, "cost", None)
-    if tell is None:
-        return None
-    most: Cost = tell(classes)
-    return most.times(eot) if most.backwards else most
+    most: Cost | None = None if tell is None else tell(classes)
+    return most.times(eot) if most is not None and most.backwards else most
 
 
 def in_turn(attacks: Sequence[Attack[Any, Any]]) -> list[tuple[str, Attack[Any, Any]]]:
