@@ -2,7 +2,8 @@
 
 Each contestant runs in its best of up to five settings (`attacks_cells.py`, `attacks_ours.py`), chosen on 64 other test
 images; all of them attack the same images, those of 256 that the model has right, under one budget of forward plus
-backward passes, counted by a wrapper around the model. `judge.py` decides success and measures distances for all.
+backward passes, counted by a wrapper around the model. `judge.py` decides success and measures distances for all;
+`judge_spatial.py` does so where images are turned and shifted.
 
     python benchmarks/attacks.py --only ddn,fmn --model natural    measure these cells, print what is there
     python benchmarks/attacks.py --jobs 2                          measure all cells, in two processes
@@ -54,12 +55,13 @@ MEASURES = (
     "benchmarks/attacks_time.py",
     "benchmarks/optimality.py",
     "benchmarks/judge.py",
+    "benchmarks/judge_spatial.py",
 )
 
 
 def contestants(contest: Contest) -> Iterator[str]:
     """redan, where it has the attack, and the peers."""
-    if contest.name in attacks_ours.OURS:
+    if attacks_ours.candidates(contest):
         yield OURS
     yield from contest.peers
 

@@ -3,6 +3,10 @@
 A contest is one attack in one norm under one budget: forward plus backward passes a row, as a wrapper around the model
 counts them. A setting whose measured passes are more than 10 % above the budget is shown, and beats nobody. Settings
 are chosen by rows that no table reports. A peer that stands in no list has no such attack.
+
+Three kinds of contest are not about one row of one model in a norm ball: spatial ones (turns and shifts, judged by
+`judge_spatial.py`), universal ones (one change, fitted on rows that no table reports; passes count a fitted row), and
+those of transfer (the attacker looks into another model than the victim, on which success is judged).
 """
 
 from __future__ import annotations
@@ -10,21 +14,32 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, NamedTuple
 
-Norm = Literal["linf", "l2", "l1", "l0"]
+Norm = Literal["linf", "l2", "l1", "l0", "spatial"]
 Setting = dict[str, Any]
 
 PEERS = ("art", "foolbox", "torchattacks", "adv_lib", "cleverhans", "pyautoattack")
-RADII = {"linf": 0.1, "l2": 1.5, "l1": 10.0}
+RADII = {"linf": 0.1, "l2": 1.5, "l1": 10.0, "spatial": 1.0}
+DEGREES, PIXELS = 10.0, 2.0  # either way: the range of all spatial contests
+LENT = {"natural": "residual", "residual": "natural", "robust": "natural"}  # victim: what its attacker looks into
+LENT_EPS = 0.15  # inputs found on another model break few rows at 0.1
+FITTED = (256, 500)  # the first test image and how many: neither reported nor used to choose a setting
 
 
 class Contest(NamedTuple):
-    """One attack in one norm. eps: the radius, inf for the nearest adversarial input."""
+    """One attack in one norm. eps: the radius, inf for the nearest adversarial input.
+
+    lent: by victim, the model that the attacker looks into instead. fitted: the test images that he fits one change on.
+    seconds: of CPU time, after which a run is ended.
+    """
 
     attack: str
     norm: Norm
     passes: int
     eps: float
     peers: dict[str, tuple[str, tuple[Setting, ...]]]  # by name: the function of the peer's adapter, and its settings
+    lent: dict[str, str] | None = None
+    fitted: tuple[int, int] | None = None
+    seconds: float = 300.0
 
     @property
     def name(self) -> str:
@@ -35,6 +50,10 @@ class Contest(NamedTuple):
     def nearest(self) -> bool:
         """Whether distances count, not a radius."""
         return math.isinf(self.eps)
+
+    def seen(self, model: str) -> str:
+        """The model that the attacker of `model` looks into."""
+        return model if self.lent is None else self.lent[model]
 
 
 def _inside(attack: str, norm: Norm, passes: int, **peers: tuple[str, tuple[Setting, ...]]) -> Contest:
@@ -77,9 +96,9 @@ def _line(kind: str, passes: int, steps: int) -> Contest:
 
 
 INSIDE: tuple[Contest, ...] = (
-    _inside("fgsm", "linf", 3, art=("fgsm_art", _ONE), foolbox=("fgsm_foolbox", _ONE),
+    _inside("fgsm", "linf", 5, art=("fgsm_art", _ONE), foolbox=("fgsm_foolbox", _ONE),
             torchattacks=("fgsm_torchattacks", _ONE), cleverhans=("fgsm_cleverhans", _ONE)),
-    _inside("fgsm", "l2", 3, art=("fgsm_art", _ONE), foolbox=("fgsm_foolbox", _ONE),
+    _inside("fgsm", "l2", 5, art=("fgsm_art", _ONE), foolbox=("fgsm_foolbox", _ONE),
             cleverhans=("fgsm_cleverhans", _ONE)),
     _inside("bim", "linf", 41, art=("pgd_art", _BIM_PGD), foolbox=("pgd_foolbox", _BIM_PGD),
             torchattacks=("bim_torchattacks", _BIM), adv_lib=("pgd_adv_lib", _BIM_PGD),
@@ -235,4 +254,41 @@ OTHERS: tuple[Contest, ...] = (
     _near("salt-and-pepper", "l0", 202, foolbox=("salt_and_pepper_foolbox", _each({}, steps=(200, 150, 100, 50, 25)))),
 )  # fmt: skip
 
-CONTESTS = (*INSIDE, *NEAREST, *OTHERS)
+# -- shifted and turned, fitted on other rows, found on another model --------------------------------------
+
+_RANGE: Setting = {"degrees": DEGREES, "pixels": PIXELS}
+_SPATIAL_FOOLBOX = _each(_RANGE, rotations=(11, 5, 31, 15, 1), translations=(5, 7, 3, 4, 1), draws=(0, 0, 0, 0, 275))
+_SPATIAL_ART = _each(_RANGE, rotations=(11, 31, 5, 2), translations=(5, 3, 5, 5))
+_FITS = _each({"fooled": 1.0}, inner=("fgsm", "fgsm", "fgsm", "pgd", "deepfool"), passes=(18, 18, 14, 8, 2),
+              options=({"eps": 0.1}, {"eps": 0.05}, {"eps": 0.2},
+                       {"eps": 0.2, "eps_step": 0.1, "max_iter": 2, "verbose": False},
+                       {"max_iter": 2, "epsilon": 0.02, "verbose": False}))  # fmt: skip
+
+
+def _lent(kind: str, passes: int, **peers: tuple[str, tuple[Setting, ...]]) -> Contest:
+    """MI-FGSM and its successors on another model than the victim."""
+    return Contest(f"transfer-{kind}", "linf", passes, LENT_EPS, peers, lent=LENT)
+
+
+def _lent_line(kind: str, passes: int, steps: int) -> Contest:
+    settings = _each({"steps": steps, "kind": kind}, share=(0.1, 0.2, 0.1, 0.2, 0.05), decay=(1.0, 1.0, 0.5, 0.5, 1.0))
+    return _lent(kind.lower(), passes, torchattacks=("momentum_torchattacks", settings))
+
+
+ELSEWHERE: tuple[Contest, ...] = (
+    _inside("grid", "spatial", 276, art=("spatial_art", _SPATIAL_ART), foolbox=("spatial_foolbox", _SPATIAL_FOOLBOX))
+    ._replace(seconds=900.0),
+    *(_inside(name, norm, 61, art=("universal_art", _FITS))._replace(fitted=FITTED, seconds=900.0)
+      for name in ("uap", "universal-pgd") for norm in ("linf", "l2")),
+    _lent("mi-fgsm", 41, art=("momentum_art", _MOMENTUM), foolbox=("momentum_foolbox", _MOMENTUM),
+          torchattacks=("momentum_torchattacks", tuple(s | {"kind": "MIFGSM"} for s in _MOMENTUM))),
+    _lent_line("NIFGSM", 41, 20),
+    _lent_line("SINIFGSM", 101, 10),
+    _lent_line("VMIFGSM", 121, 10),
+    _lent_line("VNIFGSM", 121, 10),
+    _lent_line("DIFGSM", 41, 20),
+    _lent("tifgsm", 41, torchattacks=("tifgsm_torchattacks", _each(
+        {"steps": 20}, share=(0.1, 0.1, 0.1, 0.2, 0.05), decay=(1.0, 1.0, 1.0, 1.0, 1.0), size=(5, 15, 3, 5, 5)))),
+)  # fmt: skip
+
+CONTESTS = (*INSIDE, *NEAREST, *OTHERS, *ELSEWHERE)

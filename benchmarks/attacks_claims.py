@@ -95,7 +95,7 @@ def bouts(rows: Sequence[Row]) -> Iterator[Bout]:
 def claims(rows: Sequence[Row]) -> list[Claim]:
     """Every figure of whitebox.b, c and d that the rows allow."""
     every = list(bouts(rows))
-    times = [row for row in rows if row.get("kind") == "time"]
+    times = [row for row in rows if row.get("kind") == "time" and row["peer_cpu_seconds"]]
     found: list[Claim] = []
     for contest in CONTESTS:
         here = [bout for bout in every if bout.contest == contest and bout.ours and bout.peers]
@@ -209,7 +209,8 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         if row.get("kind") == "time":
             continue
-        where = f"| {row['model']} | {row['attack']} | {row['norm']} | {row['contestant']} "
+        model = f"{row['model']}, found on {row['seen']}" if "seen" in row else row["model"]
+        where = f"| {model} | {row['attack']} | {row['norm']} | {row['contestant']} "
         if "stopped" in row:
             lines.append(f"{where}| not supported: {row['stopped']} | | | |")
             continue

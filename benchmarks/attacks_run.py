@@ -26,7 +26,8 @@ from torch import Tensor
 import attacks_ours
 import harness
 import judge
-from attacks_cells import Contest, Setting
+import judge_spatial
+from attacks_cells import DEGREES, PIXELS, Contest, Setting
 from optimality import envelope, optimality
 from redan.protocols import settings as stated
 
@@ -36,7 +37,6 @@ REPORTED, TUNING = (0, 256), (936, 64)  # the first row, and how many
 OURS = "redan"
 REACH = {"linf": 1.0, "l2": math.sqrt(784), "l1": 784.0, "l0": 784.0}  # of the box
 OVER, STOP = 1.1, 3.0  # budgets: what still counts, and where an attack is ended
-SECONDS = 300.0
 SEED = 0
 
 Row = dict[str, Any]
@@ -59,12 +59,16 @@ class Cell:
     def settings(self) -> tuple[Setting, ...]:
         if self.contestant != OURS:
             return self.contest.peers[self.contestant][1]
-        return tuple({"candidate": at, "is": stated(attack)} for at, attack in enumerate(self.candidates))
+        every = enumerate(self.candidates)
+        if self.contest.norm != "spatial":
+            return tuple({"candidate": at, "is": stated(attack)} for at, attack in every)
+        sets = [stated(attacks_ours.within(self.contest, at)) for at in range(len(self.candidates))]
+        return tuple({"candidate": at, "is": stated(attack), "within": sets[at]} for at, attack in every)
 
     @property
-    def candidates(self) -> attacks_ours.Candidates:
-        """redan's attacks."""
-        return attacks_ours.OURS[self.contest.name]
+    def candidates(self) -> tuple[object, ...]:
+        """redan's attacks or fitters."""
+        return attacks_ours.candidates(self.contest)
 
     @property
     def digest(self) -> str:
@@ -74,7 +78,10 @@ class Cell:
         else:
             function = self.contest.peers[self.contestant][0]
             code = f"{_adapters()[function]}{(ARENA.parent / 'requirements.txt').read_text()}"
-        decisive = [self.contest.passes, self.contest.eps, self.settings, REPORTED, TUNING, code]
+        contest = self.contest
+        decisive = [contest.passes, contest.eps, self.settings, REPORTED, TUNING, code]
+        if contest.lent or contest.fitted or contest.norm == "spatial":
+            decisive += [contest.seen(self.model), contest.fitted, DEGREES, PIXELS]
         return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
 
@@ -127,16 +134,19 @@ class Lab:
             x_adv = load_file(self._out)["x_adv"]
             made = attacks_ours.Made(x_adv, answer["cpu_seconds"], answer["forwards"], answer["backwards"])
         broken, distance = judged(cell.contest, cell.model, index, made.x_adv)
-        passes = (made.forwards + made.backwards) / len(index)
+        passes = (made.forwards + made.backwards) / spread(cell.contest, index)
         return Shot(passes, made.cpu_seconds, broken, distance, made.x_adv)
 
     def _asked(self, cell: Cell, setting: Setting, index: Sequence[int]) -> Row | str:
         self._peer = self._peer or harness.Peer(ARENA)
+        contest = cell.contest
+        more = {} if contest.fitted is None else {"fitted": contest.fitted}
         try:
             answer = self._peer.ask(
-                attack=cell.contest.peers[cell.contestant][0], setting=setting, model=cell.model,
-                norm=cell.contest.norm, eps=cell.contest.eps, index=list(index), seed=SEED,
-                passes=STOP * cell.contest.passes * len(index), seconds=SECONDS, out=str(self._out),
+                attack=contest.peers[cell.contestant][0], setting=setting, model=contest.seen(cell.model),
+                norm=contest.norm, eps=contest.eps, index=list(index), seed=SEED,
+                passes=STOP * contest.passes * spread(contest, index), seconds=contest.seconds, out=str(self._out),
+                **more,
             )  # fmt: skip
         except RuntimeError:
             self._peer = None
@@ -156,9 +166,20 @@ class Lab:
         self._out.unlink(missing_ok=True)
 
 
+def spread(contest: Contest, index: Sequence[int]) -> int:
+    """How many rows a run's passes are spread over: those fitted on where there are any, else those attacked."""
+    return len(index) if contest.fitted is None else contest.fitted[1]
+
+
 def judged(contest: Contest, model: str, index: Sequence[int], x_adv: Tensor) -> tuple[list[bool], list[float]]:
-    """Which rows are broken, inside the radius or anywhere in the box, and how far each broken one is."""
+    """Which rows are broken, inside the radius or anywhere in the box, and how far each broken one is.
+
+    Far is, in a spatial contest, the larger of the turn and the shift as shares of their ranges.
+    """
     x, y = (part[torch.tensor(index)] for part in worker.load_rows(1000))
+    if contest.norm == "spatial":
+        broken, far = judge_spatial.judge(worker.load_model(model), x, y, x_adv, degrees=DEGREES, pixels=PIXELS)
+        return broken.tolist(), torch.where(broken, far, math.inf).tolist()
     eps = min(contest.eps, REACH[contest.norm])
     broken = judge.judge(worker.load_model(model), x, y, x_adv, norm=contest.norm, eps=eps).broken
     far = judge.distances(x, x_adv, norm=contest.norm)
@@ -198,6 +219,7 @@ def measured(lab: Lab, cell: Cell) -> Row:
     row: Row = {
         "digest": cell.digest, "attack": cell.contest.attack, "norm": cell.contest.norm, "eps": cell.contest.eps,
         "budget": cell.contest.passes, "contestant": cell.contestant, "model": cell.model,
+        **({} if cell.contest.lent is None else {"seen": cell.contest.seen(cell.model)}),
         "tried": [shot if isinstance(shot, str) else _summary(shot) for shot in shots],
     }  # fmt: skip
     if isinstance(final, str):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attacks_cells import Contest
-from attacks_run import CACHE, OURS, OVER, Cell, Lab, Row, cached, keep
+from attacks_run import CACHE, OURS, OVER, Cell, Lab, Row, Shot, cached, keep
 from optimality import median
 
 REPEATS = 3
@@ -37,11 +37,12 @@ class Duel:
         return CACHE / f"{self.contest.name}.{OURS}-{self.peer}.{self.model}.time.json"
 
     def cached(self) -> Row | None:
-        """What was measured before, of these settings and this code."""
+        """What was measured before, of these settings and this code, both sides in every repeat."""
         if not self.path.exists():
             return None
         found: Row = json.loads(self.path.read_text())
-        return found if found["digest"] == [cell.digest for cell in self.cells] else None
+        whole = len(found["ours_cpu_seconds"]) == len(found["peer_cpu_seconds"])
+        return found if whole and found["digest"] == [cell.digest for cell in self.cells] else None
 
 
 def against(contest: Contest, rows: Mapping[str, Row]) -> list[str]:
@@ -73,13 +74,17 @@ def timed(lab: Lab, duel: Duel) -> Row:
     passes: dict[str, float] = {}
     rows = {cell.contestant: cached(cell) for cell in duel.cells}
     for repeat in range(REPEATS):
+        shots: dict[str, Shot] = {}
         for cell in duel.cells[:: 1 if repeat % 2 == 0 else -1]:
             row = rows[cell.contestant]
             assert row is not None
             shot = lab.shoot(cell, row["setting"], "reported")
             if not isinstance(shot, str):
-                spent[cell.contestant].append(shot.cpu_seconds)
-                passes[cell.contestant] = shot.passes
+                shots[cell.contestant] = shot
+        if len(shots) == len(duel.cells):  # a repeat in which one of them ended early says nothing
+            for name, shot in shots.items():
+                spent[name].append(shot.cpu_seconds)
+                passes[name] = shot.passes
         if max(max(times, default=math.inf) for times in spent.values()) > LONG:
             break
     row = {"digest": [cell.digest for cell in duel.cells], "kind": "time", "attack": duel.contest.attack,

@@ -18,7 +18,10 @@ STUBS = Path(__file__).parent / "stubs"
 
 
 class Task(NamedTuple):
-    """What is asked of a peer: images (N, ...) in [0, 1], their labels, the norm, and the radius (inf: the nearest)."""
+    """What is asked of a peer: images (N, ...) in [0, 1], their labels, the norm, and the radius (inf: the nearest).
+
+    model: the one that the attacker looks into. fitted: other rows of his with their labels, for what is fitted first.
+    """
 
     model: nn.Module
     x: Tensor
@@ -26,6 +29,7 @@ class Task(NamedTuple):
     norm: Norm
     eps: float
     seed: int
+    fitted: tuple[Tensor, Tensor] | None = None
 
     @property
     def order(self) -> float:

@@ -8,6 +8,8 @@
   saved as ``x_adv``.
 * Passes are counted by a wrapper around the model, in examples. An attack that makes more than ``passes``, or takes
   more CPU ``seconds``, is ended; it answers {"stopped": why}, as does one that raises.
+* ``model`` is the one that the attack looks into: the surrogate where another model is the victim. ``"fitted": [256,
+  500]`` hands over 500 more test images, from number 256 on, to fit something on.
 * ``{"versions": true}`` answers the versions of the peers.
 """
 
@@ -25,16 +27,28 @@ from typing import Any, NoReturn, TextIO
 
 import descents
 import gradient_steps
+import gray
 import linearizations
 import numpy as np
 import penalties
 import searches
 import torch
+import transformations
+import universals
 import worker
 from adapters import Task
 from safetensors.torch import save_file
 
-_HOMES: tuple[ModuleType, ...] = (gradient_steps, searches, penalties, descents, linearizations)
+_HOMES: tuple[ModuleType, ...] = (
+    gradient_steps,
+    searches,
+    penalties,
+    descents,
+    linearizations,
+    transformations,
+    universals,
+    gray,
+)
 ATTACKS = {
     name: getattr(home, name)
     for home in _HOMES
@@ -60,7 +74,11 @@ def serve(request: dict[str, Any]) -> dict[str, Any]:
     random.seed(request["seed"])
     np.random.seed(request["seed"])
     torch.manual_seed(request["seed"])
-    task = Task(counted, x, y, request["norm"], request["eps"], request["seed"])
+    fitted = None
+    if "fitted" in request:
+        first, rows = request["fitted"]
+        fitted = (everything[0][first : first + rows].clone(), everything[1][first : first + rows].clone())
+    task = Task(counted, x, y, request["norm"], request["eps"], request["seed"], fitted)
     signal.setitimer(signal.ITIMER_PROF, request["seconds"])
     start = time.process_time()
     try:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "peers"))  # scripts, not a package
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -24,7 +27,8 @@ import attacks_claims
 import attacks_ours
 import attacks_run
 import harness
-from attacks_cells import CONTESTS, PEERS, Contest
+import judge_spatial
+from attacks_cells import CONTESTS, DEGREES, FITTED, LENT, PEERS, PIXELS, Contest
 from attacks_run import OURS, Cell, Shot, chosen
 from optimality import chance, envelope, median, median_ratio, optimality
 from redan.evasion.cascade import Sweep
@@ -50,7 +54,8 @@ def test_settings_fit_their_adapters(contest: Contest) -> None:
 def test_contests_are_named_once_and_ours_stand_among_them() -> None:
     names = [contest.name for contest in CONTESTS]
     assert len(set(names)) == len(names)
-    assert set(attacks_ours.OURS) <= set(names)
+    assert set(attacks_ours.OURS) | set(attacks_ours.FITTED) <= set(names)
+    assert set(attacks_ours.FITTED) == {contest.name for contest in CONTESTS if contest.fitted}
 
 
 @pytest.mark.parametrize("contest", [c for c in CONTESTS if c.name in attacks_ours.OURS], ids=lambda c: c.name)
@@ -64,6 +69,145 @@ def test_ours_stay_in_the_budget(contest: Contest) -> None:
         else:
             most = sum(cost(attack, 10) or ())
         assert 0 < most <= attacks_run.OVER * contest.passes
+
+
+def test_rows_that_are_fitted_on_are_neither_reported_nor_tuned_on() -> None:
+    ranges = [range(first, first + count) for first, count in (FITTED, attacks_run.REPORTED, attacks_run.TUNING)]
+    assert len(set().union(*ranges)) == sum(map(len, ranges))
+    assert max(map(max, ranges)) < 1000
+
+
+# -- spatial, universal, transfer ------------------------------------------------------------------------------
+
+
+SPATIAL = next(c for c in CONTESTS if c.norm == "spatial")
+UNIVERSAL = next(c for c in CONTESTS if c.fitted and c.norm == "linf")
+TRANSFER = next(c for c in CONTESTS if c.lent)
+RANGE = torch.tensor([DEGREES, PIXELS, PIXELS], dtype=torch.float64)
+
+
+def _pictures(count: int) -> torch.Tensor:
+    return worker.load_rows(count)[0].double()
+
+
+def _by_splines(x0: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+    made = [
+        ndimage.rotate(ndimage.shift(image[0].numpy(), [-down, -across]), turn, reshape=False)
+        for image, (turn, down, across) in zip(x0.float(), parameters.tolist(), strict=True)
+    ]
+    return torch.from_numpy(np.stack(made)).clamp(0, 1)[:, None].double()
+
+
+def test_a_turn_and_a_shift_are_found_however_they_are_drawn() -> None:
+    x0 = _pictures(16)
+    shares = 2 * torch.rand(16, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
+    shares[:4] = torch.tensor([[0.2, 0, 0], [0, 1, -1], [-1, 0.5, 0.5], [0, 0, 0]])  # pixel on pixel, and the corners
+    drawn = shares * RANGE
+    seen = judge_spatial.bilinear(judge_spatial.turned(x0, drawn).float().double(), x0, RANGE)
+    assert float(seen.off.max()) < 1e-5
+    torch.testing.assert_close(seen.parameters, drawn, atol=1e-3, rtol=0)
+
+    whole = torch.cat([drawn[:, :1], drawn[:, 1:].round()], 1)
+    x = _by_splines(x0, whole)
+    near = judge_spatial.bilinear(x, x0, RANGE)
+    assert int((near.off > judge_spatial.TOLERANCE).sum()) > 10, "another drawing"
+    seen = judge_spatial.spline(x, x0, RANGE, near)
+    assert float(seen.off.max()) < judge_spatial.TOLERANCE
+
+
+def test_ours_is_drawn_as_the_judge_draws() -> None:
+    x0 = _pictures(12)
+    ours: Any = attacks_ours.within(SPATIAL, 0)
+    grid = ours.grid(x0)[17::22][:12]
+    torch.testing.assert_close(ours.transformed(x0, grid), judge_spatial.turned(x0, grid * RANGE), atol=1e-9, rtol=0)
+
+
+class _Suspicious(torch.nn.Module):
+    """Takes whatever differs from the clean pictures, which have class 0, for class 1."""
+
+    def __init__(self, x0: torch.Tensor) -> None:
+        super().__init__()
+        self.clean = x0.flatten(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        differs = (torch.cdist(x.flatten(1), self.clean).amin(1) > 1e-6).to(x.dtype)
+        return torch.stack([1 - differs, differs], 1)
+
+
+def test_only_turns_and_shifts_inside_the_range_break() -> None:
+    x0 = _pictures(6).float()
+    drawn = torch.tensor([[5.0, 1, -1], [13, 0, 0], [0, 0, 3], [5, 1, 1], [0, 0, 0], [-10, 2, 2]], dtype=torch.float64)
+    x = judge_spatial.turned(x0.double(), drawn).float()
+    x[3, 0, 14, 14] = 1 - x[3, 0, 14, 14].round()  # besides, a pixel
+    model = _Suspicious(x0).eval()
+    broken, size = judge_spatial.judge(model, x0, torch.zeros(6).long(), x, degrees=DEGREES, pixels=PIXELS)
+    assert broken.tolist() == [True, False, False, False, False, True]
+    assert size[broken].tolist() == pytest.approx([0.5, 1.0], abs=1e-3)
+    assert size[~broken].isinf().all()
+    swapped = judge_spatial.judge(model, x0, torch.zeros(6).long(), x.flip(0), degrees=DEGREES, pixels=PIXELS)[0]
+    assert not swapped.any(), "a turn of another picture"
+
+
+def test_our_grids_stay_in_the_range_and_break_by_the_judge() -> None:
+    index = list(attacks_run.right_rows("natural", "tuning"))[:16]
+    for candidate, attack in enumerate(attacks_ours.OURS[SPATIAL.name]):
+        points = attacks_ours.within(SPATIAL, candidate).grid(torch.zeros(1, 1, 28, 28))  # type: ignore[attr-defined]
+        assert points.abs().max() <= 1
+        assert getattr(attack, "queries", None) == len(points)
+    made = attacks_ours.run(SPATIAL, 3, "natural", index, 0)
+    broken, size = attacks_run.judged(SPATIAL, "natural", index, made.x_adv)
+    answers = worker.load_model("natural")(made.x_adv).argmax(1)
+    assert broken == (answers != worker.load_rows(1000)[1][torch.tensor(index)]).tolist()
+    assert sum(broken) > 8
+    assert all(0 < far <= 1.001 for far, bit in zip(size, broken, strict=True) if bit)
+
+
+def test_passes_of_a_fit_are_spread_over_the_fitted_rows() -> None:
+    assert attacks_run.spread(UNIVERSAL, range(52)) == 500
+    assert attacks_run.spread(TRANSFER, range(52)) == 52
+    index = list(attacks_run.right_rows("natural", "tuning"))[:4]
+    contest = next(c for c in CONTESTS if c.name == "universal-pgd-linf")
+    made = attacks_ours.run(contest._replace(fitted=(FITTED[0], 8)), 0, "natural", index, 0)
+    assert 30 * 8 <= made.backwards <= 30 * 8 + 8  # a look at the model's cheaper gradients
+    change = made.x_adv - worker.load_rows(1000)[0][torch.tensor(index)]
+    assert float(change.abs().max()) <= 0.1 + 1e-6
+
+
+def test_a_transfer_climbs_on_the_lent_model_alone() -> None:
+    assert all(victim != lent for victim, lent in LENT.items())
+    index = list(attacks_run.right_rows("robust", "tuning"))[:8]
+    made = attacks_ours.run(TRANSFER, 0, "robust", index, 0)
+    broken = attacks_run.judged(TRANSFER, "robust", index, made.x_adv)[0]
+    y = worker.load_rows(1000)[1][torch.tensor(index)]
+    assert 20 * len(index) <= made.backwards <= 20 * len(index) + 4  # a look at the model's cheaper gradients
+    assert broken == (worker.load_model("robust")(made.x_adv).argmax(1) != y).tolist()
+    cell = Cell(contest=TRANSFER, contestant="torchattacks", model="robust")
+    other = Cell(
+        contest=TRANSFER._replace(lent=LENT | {"robust": "residual"}), contestant="torchattacks", model="robust"
+    )
+    assert cell.digest != other.digest
+    row = _row(TRANSFER, OURS, [1.0], 40.0) | {"seen": "residual"}
+    assert "| natural, found on residual |" in attacks_claims.table([row])
+
+
+def test_the_arena_hands_over_other_rows_to_fit_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def still(task: Any) -> torch.Tensor:
+        seen.append(task)
+        made: torch.Tensor = task.x
+        return made
+
+    monkeypatch.setitem(arena.ATTACKS, "still", still)
+    request = {"attack": "still", "setting": {}, "model": "natural", "norm": "linf", "eps": 0.1, "index": [0, 2],
+               "seed": 0, "passes": 9.0, "seconds": 9.0, "out": str(tmp_path / "out.safetensors")}  # fmt: skip
+    signal.signal(signal.SIGPROF, signal.SIG_IGN)
+    arena.serve(request)
+    arena.serve(request | {"fitted": [256, 5]})
+    x, y = worker.load_rows(5, 256)
+    assert seen[0].fitted is None
+    assert torch.equal(seen[1].fitted[0], x)
+    assert torch.equal(seen[1].fitted[1], y)
 
 
 # -- the measures ------------------------------------------------------------------------------------------
