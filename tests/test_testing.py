@@ -600,7 +600,7 @@ def test_a_referee_that_believes_everything_is_found(monkeypatch: pytest.MonkeyP
 
 
 def test_an_oracle_that_does_not_count_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Oracle, "_admit", lambda _, ids: torch.ones_like(ids, dtype=torch.bool))
+    monkeypatch.setattr(Oracle, "_admit", lambda _, ids, __: torch.ones_like(ids, dtype=torch.bool))
     monkeypatch.setattr(Oracle, "gone", lambda self: self.failed | self.cut)
 
     with pytest.raises(ConformanceError, match=r"capability in L2: with 1 queries a row up to \d+ were spent"):

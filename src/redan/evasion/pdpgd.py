@@ -117,7 +117,8 @@ def _(within: L2, change: Tensor, scale: Tensor, weight: Tensor) -> Tensor:  # n
         square, cube = part.sum(1, keepdim=True), (part / (size + pull)).sum(1, keepdim=True)
         rise = square * (square.sqrt() - 1) / cube.clamp_min(torch.finfo(cube.dtype).tiny)
         size = (size + rise).clamp_min(0)
-    return (long * size / (size + pull)).to(change.dtype).reshape(change.shape)
+    nearest: Tensor = long * size / (size + pull)
+    return nearest.to(change.dtype).reshape(change.shape)
 
 
 @_shrunk.register
