@@ -106,9 +106,11 @@ BESIDE: list[tuple[str, str, int, Any, float]] = [
     ("FMN", "l2", 100, FMN(steps=99), 0.8),
     ("FMN", "l1", 100, FMN(steps=99), 0.6),
     ("FMN", "l0", 100, FMN(steps=99), 0.7),
-    ("PDPGD", "l1", 100, PDPGD(steps=100), 1.02),
-    ("PDPGD", "l2", 100, PDPGD(steps=100), 1.02),
-    ("PDPGD", "l0", 200, PDPGD(steps=200), 1.15),
+    ("PDPGD", "linf", 100, PDPGD(steps=99), 0.6),
+    ("PDPGD", "l2", 100, PDPGD(steps=99), 0.35),
+    ("PDPGD", "l1", 100, PDPGD(steps=99), 0.7),
+    ("PDPGD", "l0", 100, PDPGD(steps=99), 0.6),
+    ("PDPGD", "l0", 200, PDPGD(steps=199, rate=0.2), 1.0),
     ("SigmaZero", "l0", 100, SigmaZero(steps=100), 1.1),
 ]
 

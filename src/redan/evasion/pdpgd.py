@@ -44,13 +44,15 @@ class PDPGD:
     The proximal step is Adam's own (Melchior et al. 2019, arXiv:1910.10094), in the metric of its preconditioner. Here
     it is exact: five rounds toward it, as in the authors' code, leave all but the steepest coordinates far too long.
     The metric has a floor, since a coordinate without a gradient would otherwise never leave 0. The norm is weighed in
-    units of the dual norm of the preconditioner, so that the weights do not depend on the norm, on the number of
-    coordinates or on the slope of the scores. In L0 the proximal step is that of L 2/3 (`proximal`), as the authors
+    units of the dual norm of the preconditioner, so that the weights do not depend on the norm or on the number
+    of coordinates, and little on the slope of the scores (those a fifth as steep as a unit's need more steps). In L0 the proximal step is that of L 2/3 (`proximal`), as the authors
     recommend; L0 counts coordinates. The radius of a finite set ends a row early (rule First) and steers nothing.
     Lengths are in units of the box's width. The softplus of the paper is taken of the margin.
 
     steps: gradient queries a row; one more query judges the last iterate. rate: Adam's first step; by default 75 ÷
-    steps, at most 1, so that fewer steps go as far. dual_rate: the dual's first step, of log λ; by default 2 ÷ √steps.
+    steps, at most 1, so that fewer steps go as far; in L0, on a network trained against small changes, 0.2 came nearer
+    (median 7 coordinates for 10 in 200 steps), and on another farther (11 for 8). dual_rate: the dual's first step, of
+    log λ; by default 2 ÷ √steps.
 
     >>> PDPGD(steps=100).cost(10)
     Cost(queries=101, backwards=100)
