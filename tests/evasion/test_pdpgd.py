@@ -69,7 +69,8 @@ def test_the_proximal_step_is_the_best_in_its_metric(kind: Any, decades: float) 
     unit = DUALS[kind](scale)
 
     def cost(z: Tensor) -> Tensor:
-        return (scale * (z - change).square()).sum(1) / 2 + weight * unit * NORMS[kind](z)
+        found: Tensor = (scale * (z - change).square()).sum(1) / 2 + weight * unit * NORMS[kind](z)
+        return found
 
     best = _shrunk(kind(math.inf), change, scale, weight)
     assert bool(((best * change >= 0) & (best.abs() <= change.abs())).all())

@@ -45,8 +45,9 @@ class PDPGD:
     it is exact: five rounds toward it, as in the authors' code, leave all but the steepest coordinates far too long.
     The metric has a floor, since a coordinate without a gradient would otherwise never leave 0. The norm is weighed in
     units of the dual norm of the preconditioner, so that the weights do not depend on the norm or on the number
-    of coordinates, and little on the slope of the scores (those a fifth as steep as a unit's need more steps). In L0 the proximal step is that of L 2/3 (`proximal`), as the authors
-    recommend; L0 counts coordinates. The radius of a finite set ends a row early (rule First) and steers nothing.
+    of coordinates, and little on the slope of the scores (very shallow ones need more steps). In L0 the proximal step
+    is that of L 2/3 (`proximal`), as the authors recommend; L0 counts coordinates. The radius of a finite set ends a
+    row early (rule First) and steers nothing.
     Lengths are in units of the box's width. The softplus of the paper is taken of the margin.
 
     steps: gradient queries a row; one more query judges the last iterate. rate: Adam's first step; by default 75 ÷
