@@ -75,6 +75,15 @@ def _fab(steps: int) -> tuple[FAB, ...]:
     )
 
 
+_LINE: dict[str, Candidates] = {  # the successors of MI-FGSM
+    "nifgsm": _line(MomentumFGSM(steps=20, nesterov=True)),
+    "sinifgsm": _line(MomentumFGSM(steps=10, nesterov=True, treatments=(Scaled(),))),
+    "vmifgsm": _line(MomentumFGSM(steps=10, variance=Variance())),
+    "vnifgsm": _line(MomentumFGSM(steps=10, nesterov=True, variance=Variance())),
+    "difgsm": _line(MomentumFGSM(steps=20, treatments=(Diverse(),))),
+    "tifgsm": _line(MomentumFGSM(steps=20, treatments=(Translated(),))),
+}
+
 # Where the peers' settings differ in the step, ours do too; elsewhere there is one, with the defaults of redan.
 OURS: dict[str, Candidates] = {
     "fgsm-linf": (FGSM(),),
@@ -87,12 +96,7 @@ OURS: dict[str, Candidates] = {
     "sparse-descent-l1": _SPARSE,
     "mi-fgsm-linf": _MOMENTUM,
     "mi-fgsm-l2": _MOMENTUM,
-    "nifgsm-linf": _line(MomentumFGSM(steps=20, nesterov=True)),
-    "sinifgsm-linf": _line(MomentumFGSM(steps=10, nesterov=True, treatments=(Scaled(),))),
-    "vmifgsm-linf": _line(MomentumFGSM(steps=10, variance=Variance())),
-    "vnifgsm-linf": _line(MomentumFGSM(steps=10, nesterov=True, variance=Variance())),
-    "difgsm-linf": _line(MomentumFGSM(steps=20, treatments=(Diverse(),))),
-    "tifgsm-linf": _line(MomentumFGSM(steps=20, treatments=(Translated(),))),
+    **{f"{kind}-linf": attacks for kind, attacks in _LINE.items()},
     "apgd-ce-linf": (APGD(steps=100),),
     "apgd-ce-l2": (APGD(steps=100),),
     "apgd-ce-l1": (APGDL1(steps=100),),
@@ -128,11 +132,7 @@ OURS: dict[str, Candidates] = {
     "engine-l2": (ENGINE,),
     "grid-spatial": tuple(SpatialGrid(queries=turns * shifts**2 - 1) for turns, shifts in GRIDS),
     "transfer-mi-fgsm-linf": _MOMENTUM,
-    "transfer-nifgsm-linf": _line(MomentumFGSM(steps=20, nesterov=True)),
-    "transfer-sinifgsm-linf": _line(MomentumFGSM(steps=10, nesterov=True, treatments=(Scaled(),))),
-    "transfer-vmifgsm-linf": _line(MomentumFGSM(steps=10, variance=Variance())),
-    "transfer-vnifgsm-linf": _line(MomentumFGSM(steps=10, nesterov=True, variance=Variance())),
-    "transfer-difgsm-linf": _line(MomentumFGSM(steps=20, treatments=(Diverse(),))),
+    **{f"transfer-{kind}-linf": attacks for kind, attacks in _LINE.items() if kind != "tifgsm"},
     "transfer-tifgsm-linf": (
         *(replace(_DIVERSE, rate=rate) for rate in (0.15, 0.2, 0.3)),
         *(MomentumFGSM(steps=20, rate=rate, treatments=(Translated(),)) for rate in (0.15, 0.2)),

@@ -109,6 +109,28 @@ def test_eot_averages_gradients_and_bills_every_draw() -> None:
     assert mean.queries.tolist() == [5] * 6  # scores are one answer
 
 
+def test_a_draw_that_fails_whole_is_no_answer() -> None:
+    """It knows neither how many scores there are nor how many gradients a row."""
+
+    def answer(fails: int) -> Callable[[Tensor], Tensor]:
+        calls = iter(range(100))
+
+        def forward(x: Tensor) -> Tensor:
+            if next(calls) == fails:
+                raise RuntimeError("out of luck")
+            return plain(x)
+
+        return forward
+
+    for fails in (0, 1, 2):
+        target = from_torch(Calls(answer(fails)).eval(), stochastic=True)
+        one = Oracle(target, 6, 3, capability=Capability(), purse=Purse(Limits()), micro=64, eot=3)
+        answers = one.ask(X[:1], ids(4), goal=Untargeted(Y[:1]), loss=lambda z, _: z)
+        assert answers.gradient.shape == (1, 3, 4)
+        assert not bool(answers.answered.any())
+        assert "out of luck" in one.reasons[4]
+
+
 def test_eot_keeps_to_what_may_be_spent() -> None:
     one = noisy(cap=7)
     assert bool(one.ask(X, torch.arange(6), goal=Untargeted(Y), loss=margin).answered.all())

@@ -10,13 +10,16 @@ import argparse
 import json
 import math
 import re
-import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "peers"))  # scripts, not a package
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from harness import ratio
 from redan.engine.run import attack
 from redan.evasion.apgd import APGD
 from redan.evasion.cascade import Cascade, Restarts, Sweep
@@ -215,7 +218,6 @@ def measured(contests: Sequence[str]) -> str:
 
 def beside(rows: Sequence[dict[str, Any]], contests: Sequence[str]) -> str:
     """The measured table of some contests; rows are those of `attacks_claims.compact`."""
-    sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "benchmarks" / "peers")]  # scripts, not a package
     from attacks_claims import bouts
 
     found = [bout for bout in bouts(rows) if bout.contest.attack in contests and bout.model in MODELS and bout.ours]
@@ -254,8 +256,7 @@ def _duel(rows: Sequence[dict[str, Any]], bout: Bout, peer: Side | None) -> str:
     key = (bout.contest.attack, bout.contest.norm, bout.model, peer.name if peer else None)
     for row in rows:
         if row.get("kind") == "time" and (row["attack"], row["norm"], row["model"], row["peer"]) == key:
-            pairs = zip(row["ours_cpu_seconds"], row["peer_cpu_seconds"], strict=True)
-            return f"{statistics.median(a / b for a, b in pairs):.2f}"
+            return f"{ratio(row['ours_cpu_seconds'], row['peer_cpu_seconds']):.2f}"
     return "–"
 
 
@@ -263,8 +264,7 @@ def _ratio(rows: list[dict[str, Any]], model: str, norm: str, contestant: str) -
     cell = {row["contestant"]: row for row in rows if (row["model"], row["norm"]) == (model, norm)}
     if contestant not in cell:
         return "–"
-    pairs = zip(cell[contestant]["cpu_seconds"], cell["limit"]["cpu_seconds"], strict=True)
-    return f"{statistics.median(a / b for a, b in pairs):.2f}"
+    return f"{ratio(cell[contestant]['cpu_seconds'], cell['limit']['cpu_seconds']):.2f}"
 
 
 def pgd() -> str:

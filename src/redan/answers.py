@@ -117,28 +117,37 @@ def nothing(x: Tensor, classes: int, loss: Loss | None, reasons: dict[int, str])
     )
 
 
+def _alike(parts: list[Answers]) -> list[Answers]:
+    """The parts in one shape: one that failed whole knows neither the number of scores nor of gradients a row."""
+    like = next((part for part in parts if bool(part.answered.any())), parts[0])
+    classes = max(part.output.shape[1] for part in parts)
+
+    def shaped(part: Answers) -> Answers:
+        output, loss, gradient = part.output, part.loss, part.gradient
+        if output.shape[1] != classes:
+            output = output.expand(-1, classes)
+        if loss.shape[1:] != like.loss.shape[1:]:
+            loss = loss.new_full((len(loss), *like.loss.shape[1:]), -torch.inf)
+        if gradient.shape[1:] != like.gradient.shape[1:]:
+            gradient = gradient.new_zeros(len(gradient), *like.gradient.shape[1:])
+        return part._replace(output=output, loss=loss, gradient=gradient)
+
+    return [shaped(part) for part in parts]
+
+
 def _joined(parts: list[Answers]) -> Answers:
     if len(parts) == 1:
         return parts[0]
-    classes = max(part.output.shape[1] for part in parts)  # a part that failed whole may not know K
-    outputs = [p.output if p.output.shape[1] == classes else p.output.expand(-1, classes) for p in parts]
-    shape = next((p.gradient.shape[1:] for p in parts if bool(p.answered.any())), parts[0].gradient.shape[1:])
-    gradients = [
-        p.gradient if p.gradient.shape[1:] == shape else p.gradient.new_zeros(len(p.gradient), *shape) for p in parts
-    ]
-    columns = next((p.loss.shape[1:] for p in parts if bool(p.answered.any())), parts[0].loss.shape[1:])
-    losses = [
-        p.loss if p.loss.shape[1:] == columns else p.loss.new_full((len(p.loss), *columns), -torch.inf) for p in parts
-    ]
+    parts = _alike(parts)
     reasons: dict[int, str] = {}
     start = 0
     for part in parts:
         reasons |= {start + i: reason for i, reason in part.reasons.items()}
         start += len(part.output)
     return Answers(
-        torch.cat(outputs),
-        torch.cat(losses),
-        torch.cat(gradients),
+        torch.cat([part.output for part in parts]),
+        torch.cat([part.loss for part in parts]),
+        torch.cat([part.gradient for part in parts]),
         torch.cat([part.answered for part in parts]),
         reasons,
     )
@@ -167,7 +176,7 @@ def averaged(draw: Callable[[], Answers], draws: int) -> Answers:
     """The mean of one call's answers over several draws; a row that one of them left out is not answered."""
     total = draw()
     for _ in range(draws - 1):
-        more = draw()
+        total, more = _alike([total, draw()])
         total = Answers(
             total.output + more.output,
             total.loss + more.loss,

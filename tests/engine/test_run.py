@@ -546,7 +546,15 @@ def test_eot_climbs_what_one_draw_does_not() -> None:
 
 def test_eot_is_refused_where_it_means_nothing() -> None:
     net, x, y = torch.nn.Linear(2, 2).eval(), torch.rand(4, 2), torch.zeros(4, dtype=torch.int64)
-    with pytest.raises(SettingError, match="eot=20 averages the draws of a stochastic model"):
+    with pytest.raises(
+        SettingError, match="eot=20 averages the draws of a stochastic model, and the one that is climbed"
+    ):
         attack(net, x, y, PGD(), within=Linf(0.1), eot=20)
     with pytest.raises(SettingError, match="eot must be 1 or more, got 0"):
         attack(net, x, y, PGD(), within=Linf(0.1), eot=0)
+    noisy = from_torch(Answers(lambda z, _: z + torch.randn_like(z)).eval(), stochastic=True)
+    with pytest.raises(SettingError, match="eot=20"):  # gradients are the surrogate's, which is deterministic
+        attack(noisy, X, Y, PGD(), within=Linf(0.1), eot=20, surrogates=[VICTIM.module()])
+    found = attack(VICTIM.module(), X[:4], Y[:4], PGD(steps=3), within=Linf(0.01), eot=5, surrogates=[noisy])
+    assert int(found.queries.max()) <= 1
+    assert found.backwards.tolist() == [15] * 4

@@ -52,42 +52,27 @@ def test_near_in_100_steps_however_steep_the_scores_are(kind: Any, most: float, 
     assert ratio(PDPGD(steps=100, dual_rate=0.01)) > most  # whose weights have no time to balance
 
 
-NORMS: dict[Any, Any] = {
-    L1: lambda z: z.abs().sum(1),
-    L2: lambda z: z.square().sum(1).sqrt(),
-    Linf: lambda z: z.abs().amax(1),
-}
-
-
-@pytest.mark.parametrize(("kind", "decades"), [(L1, 0.9), (L2, 1.9), (Linf, 1.9)])
-def test_the_proximal_step_is_the_best_in_its_metric(kind: Any, decades: float) -> None:
-    """No point along any segment is better, and five rounds toward the best, as the authors make, are far from it."""
+@pytest.mark.parametrize(("kind", "order"), [(L1, 1), (L2, 2), (Linf, math.inf)])
+def test_rounds_toward_the_proximal_step_end_far_from_it(kind: Any, order: float) -> None:
+    """Why it is exact here: five rounds of the plain operator in the metric, as the authors make, are no substitute."""
     draw = torch.Generator().manual_seed(0)
     change = torch.randn(64, 30, generator=draw, dtype=torch.float64)
-    scale = 10 ** (-decades * torch.rand(64, 30, generator=draw, dtype=torch.float64))  # above the norm's floor
+    scale = 10 ** (-0.9 * torch.rand(64, 30, generator=draw, dtype=torch.float64))  # above both floors
     weight = 10 ** (-2 * torch.rand(64, generator=draw, dtype=torch.float64))
-    unit = DUALS[kind](scale)
+    unit, peak = DUALS[kind](scale), scale.amax(1)
 
     def cost(z: Tensor) -> Tensor:
-        found: Tensor = (scale * (z - change).square()).sum(1) / 2 + weight * unit * NORMS[kind](z)
+        length: Tensor = torch.linalg.vector_norm(z, ord=order, dim=1)
+        found: Tensor = (scale * (z - change).square()).sum(1) / 2 + weight * unit * length
         return found
 
-    best = _shrunk(kind(math.inf), change, scale, weight)
-    assert bool(((best * change >= 0) & (best.abs() <= change.abs())).all())
-    assert not torch.equal(best, change)
-    least = cost(best)
-    for _ in range(200):
-        way = torch.randn(64, 30, generator=draw, dtype=torch.float64)
-        for size in (1e-3, 0.1):
-            assert bool((cost(best + size * way) >= least - 1e-9).all())
-    for other in (change, torch.zeros_like(change), best * 0.99, best * 1.01):
-        assert bool((cost(other) >= least - 1e-9).all())
-
-    peak = scale.amax(1)
-    rounds = change
+    rounds, same = change, torch.ones_like(change)
     for _ in range(5):
-        rounds = proximal(kind(math.inf), rounds - scale / peak[:, None] * (rounds - change), weight * unit / peak)
-    assert float((cost(rounds) / least).median()) > 1.001
+        ahead = rounds - scale / peak[:, None] * (rounds - change)
+        rounds = proximal(kind(math.inf), ahead, weight * unit / peak, same)
+    best = cost(_shrunk(kind(math.inf), change, scale, weight))
+    assert bool((cost(rounds) >= best - 1e-9).all())
+    assert float((cost(rounds) / best).median()) > 1.0005
 
 
 def test_a_coordinate_without_a_slope_can_leave_zero() -> None:

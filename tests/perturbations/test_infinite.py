@@ -71,21 +71,25 @@ def test_the_farthest_corner(kind: Any) -> None:
 
 @pytest.mark.parametrize(("kind", "order"), [(L1, 1.0), (L2, 2.0), (Linf, math.inf)])
 @pytest.mark.parametrize("weight", [0.01, 0.5, 50.0])
-def test_no_other_point_is_more_proximal(kind: Any, order: float, weight: float) -> None:
-    x = torch.randn(5, 7, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+@pytest.mark.parametrize("decades", [0.0, 2.0, 5.0])
+def test_no_other_point_is_more_proximal(kind: Any, order: float, weight: float, decades: float) -> None:
+    draw = torch.Generator().manual_seed(2)
+    x = torch.randn(5, 7, generator=draw, dtype=torch.float64)
+    metric = 10 ** (-decades * torch.rand(5, 7, generator=draw, dtype=torch.float64))
     w = torch.full((5,), weight, dtype=torch.float64)
 
     def cost(z: torch.Tensor) -> torch.Tensor:
         length: torch.Tensor = torch.linalg.vector_norm(z, ord=order, dim=1)
-        return (z - x).square().sum(1) / 2 + w * length
+        return (metric * (z - x).square()).sum(1) / 2 + w * length
 
-    best = proximal(kind(1.0), x, w)
-    draw = torch.Generator().manual_seed(3)
+    best = proximal(kind(1.0), x, w, metric)
+    assert bool(((best * x >= 0) & (best.abs() <= x.abs())).all())
     for size in (1e-4, 1e-2, 1.0):
         for _ in range(50):
             other = best + size * torch.randn(5, 7, generator=draw, dtype=torch.float64)
             assert bool((cost(other) >= cost(best) - 1e-12).all())
-    assert bool((cost(torch.zeros_like(x)) >= cost(best) - 1e-12).all())
+    for point in (torch.zeros_like(x), x, 0.99 * best, 1.01 * best):
+        assert bool((cost(point) >= cost(best) - 1e-12).all())
 
 
 def test_the_proximal_point_of_two_thirds_by_a_grid() -> None:
@@ -95,7 +99,7 @@ def test_the_proximal_point_of_two_thirds_by_a_grid() -> None:
         for value in (-3.5, -1.0, 0.2, 0.9, 2.0):
             x = torch.tensor([[value]], dtype=torch.float64)
             cost = (grid - value).square() / 2 + weight * grid.abs() ** (2 / 3)
-            found = proximal(L0(1), x, torch.tensor([weight], dtype=torch.float64)).item()
+            found = proximal(L0(1), x, torch.tensor([weight], dtype=torch.float64), torch.ones_like(x)).item()
             mine = (found - value) ** 2 / 2 + weight * abs(found) ** (2 / 3)
             assert mine <= float(cost.min()) + 1e-7, (weight, value, found, float(grid[cost.argmin()]))
 

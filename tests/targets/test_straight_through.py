@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from redan.engine.run import attack
+from redan.errors import TargetError
 from redan.evasion.pgd import PGD
 from redan.perturbations.norms import Linf
 from redan.samples import fashion_mnist, model
@@ -53,6 +54,19 @@ def test_the_target_says_that_its_gradients_are_a_stand_in(nested: bool) -> None
     module = nn.Sequential(nn.Sequential(stage), nn.Linear(3, 2)) if nested else nn.Sequential(stage, nn.Linear(3, 2))
     assert from_torch(module.eval()).surrogate
     assert not from_torch(nn.Linear(3, 2).eval()).surrogate
+
+
+def test_a_stand_in_of_another_shape_is_refused() -> None:
+    stage = StraightThrough(rounded, lambda x: x.sum(1, keepdim=True))
+    with pytest.raises(TargetError, match=r"the stage answered \(5, 3\), and what is differentiated instead \(5, 1\)"):
+        stage(torch.rand(5, 3, requires_grad=True))
+
+
+def test_wrapping_switches_no_mode() -> None:
+    inner = nn.Sequential(nn.Dropout().train(), nn.Identity().eval())
+    inner.training = False
+    StraightThrough(inner, nn.Dropout().train())
+    assert (inner.training, inner[0].training, inner[1].training) == (False, True, False)
 
 
 def test_a_stage_in_training_mode_is_not_hidden() -> None:

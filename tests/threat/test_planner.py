@@ -176,6 +176,18 @@ def test_the_change_and_the_knowledge_choose(shop: Write, changed: dict[str, Any
     assert found.campaigns[0].reason is None
 
 
+def test_draws_of_gradients_are_in_the_bill_and_said(shop: Write) -> None:
+    said = {"attacks__mode": "default", "attacks__eot": 7}
+    once, many = (steps(plan(model(shop, **(said | {"attacks__eot": n}))), "chosen") for n in (1, 7))
+    for name, times in (("apgd-ce", 7), ("square", 1)):
+        assert many[name].queries == times * (once[name].queries or 0) > 0
+        assert many[name].backwards == times * (once[name].backwards or 0)
+    assert "gradients averaged over 7 draws" in many["apgd-ce"].reason
+    assert "draws" not in many["square"].reason + once["apgd-ce"].reason
+    lent = steps(plan(model(shop, **SURROGATE, **said)), "chosen")["mi-fgsm"]
+    assert lent.queries == 1  # of the target; the draws are the surrogate's
+
+
 @pytest.mark.parametrize(
     ("goal", "aim"),
     [("untargeted", Untargeted()), ({"targeted": 2}, Targeted(2)), ({"targeted": "least_likely"}, LeastLikely())],

@@ -186,7 +186,7 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 def _worst(job: Job) -> int:
     """Passes of a row that nothing breaks; 0 for attacks that do not say."""
-    costs = [cost(attack, count_classes(job.target, job.x, job.y), job.eot) for _, attack in job.attacks]
+    costs = [cost(attack, count_classes(job.target, job.x, job.y), job.draws) for _, attack in job.attacks]
     return sum(most.queries + most.backwards for most in costs if most is not None)
 
 

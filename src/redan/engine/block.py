@@ -55,10 +55,10 @@ class Job:
     def stochastic(self) -> bool:
         return any(model.stochastic for model in self.models)
 
-
-def _draws(job: Job, asked: MayDraw) -> int:
-    """How many draws of a model a gradient takes: one where they are all the same."""
-    return job.eot if asked.stochastic else 1
+    @property
+    def draws(self) -> int:
+        """Answers that a gradient is averaged over: one where they are all the same."""
+        return self.eot if (self.surrogates or self.target).stochastic else 1
 
 
 class MayDraw(Protocol):
@@ -106,7 +106,7 @@ def _attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callabl
     if target.stochastic:  # one answer says little: right in most of several, lost already in all of them
         right = clean.answered & (share(target, x0, Untargeted(y), JUDGING_DRAWS, micro)[0] <= 0.5)
         already = clean.answered & (share(target, x0, goal, JUDGING_DRAWS, micro)[0] == 1)
-    oracle = Oracle(target, size, classes, capability=job.capability, purse=purse, micro=micro, eot=_draws(job, target))
+    oracle = Oracle(target, size, classes, capability=job.capability, purse=purse, micro=micro, eot=job.draws)
     for at, reason in clean.reasons.items():
         oracle.failed[at], oracle.reasons[at] = True, reason
     referee = Referee(
@@ -122,8 +122,8 @@ def _attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callabl
     )
     meters, transfer = [oracle], None
     if job.surrogates is not None:
-        lent, free = _draws(job, job.surrogates), Capability()
-        meters += [Oracle(job.surrogates, size, classes, capability=free, purse=purse, micro=micro, eot=lent)]
+        free = Capability()
+        meters += [Oracle(job.surrogates, size, classes, capability=free, purse=purse, micro=micro, eot=job.draws)]
         transfer = Transfer(
             referee, meters[1], seen, x0=x0, goal=goal.take(everyone), within=within.take(everyone), rule=job.rule
         )
@@ -194,7 +194,7 @@ def _watch(
     job: Job, referee: Referee, meters: Sequence[Oracle], classes: int, tell: Callable[[float, int, int], None]
 ) -> Callable[[], None]:
     """Tells a few times a second how far the block is; a settled row counts as all its worst-case work."""
-    worst = sum(most.queries for _, a in job.attacks if (most := cost(a, classes, job.eot)) is not None)
+    worst = sum(most.queries for _, a in job.attacks if (most := cost(a, classes, job.draws)) is not None)
     cap = job.capability.queries_per_row if len(meters) == 1 else None  # on the target's passes, not on surrogates'
     limit = max(1, min(worst, cap or worst))
     said = time.monotonic()

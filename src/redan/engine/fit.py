@@ -51,6 +51,7 @@ def fit(
     bounds: tuple[float, float] | None = None,
     seed: int = 0,
     capability: Capability | None = None,
+    eot: int = 1,
     ids: Sequence[object] | None = None,
 ) -> Artefact:
     """What the fitter makes of rows x (N, …) with right classes y (N,): a `Stamp`, to be judged on other rows.
@@ -79,6 +80,7 @@ def fit(
         seed=seed,
         keep=Worst(),
         capability=capability,
+        eot=eot,
         ids=ids,
         workers=1,
         block=max(1, len(y)),  # type: ignore[arg-type]  # an array or a tensor has a length

@@ -163,7 +163,7 @@ def attack(
         knowledge=allowed if knowledge is None else min(knowledge, allowed),
         capability=capability or Capability(),
         seed=seed,
-        eot=checked_eot(eot, target, lent),
+        eot=checked_eot(eot, lent or target),
     )
     found = run(job, workers=workers, block=block, progress=progress)
     success = found.status == Status.BROKEN
@@ -179,14 +179,14 @@ def attack(
     )
 
 
-def checked_eot(eot: int, *models: MayDraw | None) -> int:
-    """The draws a gradient takes. Raises SettingError below 1, or above it where no model is stochastic."""
+def checked_eot(eot: int, climbed: MayDraw) -> int:
+    """The draws a gradient takes. Raises SettingError below 1, or above it where the climbed model is deterministic."""
     if eot < 1:
         raise SettingError(f"eot must be 1 or more, got {eot}; 1 takes each gradient from one answer")
-    if eot > 1 and not any(model is not None and model.stochastic for model in models):
+    if eot > 1 and not climbed.stochastic:
         raise SettingError(
-            f"eot={eot} averages the draws of a stochastic model, and this one is declared deterministic; wrap it "
-            "with redan.targets.from_torch(..., stochastic=True), or leave eot out"
+            f"eot={eot} averages the draws of a stochastic model, and the one that is climbed is declared "
+            "deterministic; wrap it with redan.targets.from_torch(..., stochastic=True), or leave eot out"
         )
     return eot
 

@@ -58,22 +58,17 @@ class FAB:
 
     def _run(self, referee: Gradients[Tensor], rows: Rows[Tensor, Ball], x: Tensor) -> None:
         loss = partial(gaps, most=self.candidates)
-        back = torch.zeros_like(rows.ids, dtype=torch.bool)  # whether the last step was a backward one
+        back = found = torch.zeros_like(rows.ids, dtype=torch.bool)  # whether the last step was a backward one; ever
         for i in range(self.steps):
             gradient, value, reached = referee.gradient(x, rows, loss)
-            rows, x, back, gradient, value, reached = referee.survivors(rows, x, back, gradient, value, reached)
-            back = reached & ~back if i < _EARLY * self.steps else reached
-            moved = self._stepped(x, nearest(rows.within, value, gradient), rows, self._far(i, referee, rows))
+            rows, x, back, found, gradient, value, reached = referee.survivors(
+                rows, x, back, found, gradient, value, reached
+            )
+            back, found = reached & ~back if i < _EARLY * self.steps else reached, found | reached
+            far = torch.where(found, self.overshoot, 1 + pushed(self.overshoot - 1, i, self.steps))
+            moved = self._stepped(x, nearest(rows.within, value, gradient), rows, far)
             x = torch.where(wide(back, x), rows.x0 + self.backward * (x - rows.x0), moved).clamp(*rows.within.bounds)
         referee.reached(x, rows)
-
-    def _far(self, step: int, referee: Gradients[Tensor], rows: Rows[Tensor, Ball]) -> Tensor:
-        """How many times as far as the boundary each row steps: more in the second half, if it found nothing yet."""
-        usual = torch.full_like(rows.ids, self.overshoot, dtype=rows.x0.dtype)
-        if step <= self.steps // 2:
-            return usual
-        lost = referee.best(rows).distance.isinf()
-        return torch.where(lost, 1 + pushed(self.overshoot - 1, step, self.steps), usual)
 
     def _stepped(self, x: Tensor, plane: Plane, rows: Rows[Tensor, Ball], far: Tensor) -> Tensor:
         """A mean of the ways to the hyperplane from x and from the clean input, `far` times each (equations 8, 9)."""

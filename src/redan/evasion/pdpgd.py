@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import singledispatch
 from typing import NamedTuple
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from redan.evasion.schedules import Adam
 from redan.losses import margin
-from redan.perturbations.norms import L2, Linf
+from redan.perturbations.halfspace import dual
 from redan.perturbations.proximal import proximal
 from redan.perturbations.sparse import L0, L1
 from redan.protocols import Ball, Cost, Gradients, wide
@@ -24,8 +23,7 @@ _LAST = 0.01  # of the first primal step
 _START = 0.01  # λ₀ ÷ λ₁, the weights of the norm and of the goal
 _DUAL_LAST, _DUAL_MEAN = 0.1, 0.9
 _MOST = -math.log(1e-6)  # |log λ₁|
-_LEAST, _LEAST_SPARSE = 0.01, 0.1  # of the metric, of its peak
-_NEWTON = 8
+_LEAST, _LEAST_SPARSE = 0.01, 0.1  # of the metric, of its peak; the latter in L1 and L0
 
 
 class _Saddle(NamedTuple):
@@ -82,60 +80,16 @@ class PDPGD:
             change = _shrunk(rows.within, (x - rows.x0) / width, adam.scale(), rate * walk.share / (1 - walk.share))
             left = (self.steps - 1 - i) / max(1, self.steps - 1)
             ascent = climb * (left * (1 - _DUAL_LAST) + _DUAL_LAST)
-            dual = (walk.dual + torch.where(reached, -ascent, ascent)).clamp(-_MOST, _MOST)
+            level = (walk.dual + torch.where(reached, -ascent, ascent)).clamp(-_MOST, _MOST)
             x = torch.where(change == 0, rows.x0, rows.x0 + width * change).clamp(low, high)
-            walk = _Saddle(x, adam, dual, walk.share.lerp(torch.sigmoid(-dual), 1 - _DUAL_MEAN))
+            walk = _Saddle(x, adam, level, walk.share.lerp(torch.sigmoid(-level), 1 - _DUAL_MEAN))
         referee.reached(walk.x, rows)
 
 
-@singledispatch
-def _shrunk(within: Ball, change: Tensor, scale: Tensor, weight: Tensor) -> Tensor:  # noqa: ARG001
-    """The z least in ½ Σ h (z - change)² + weight · u · ‖z‖: h is `scale` above its floor, u its dual norm.
-
-    No coordinate grows or changes sign, so that z stays in the box.
-    """
-    return proximal(within, change, weight)  # which names the sets that it knows
-
-
-@_shrunk.register
-def _(within: L1 | L0, change: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
-    """Each coordinate on its own, with its own weight."""
-    peak = wide(scale.flatten(1).amax(1), scale)
-    weights = wide(weight, scale) * peak / scale.maximum(_LEAST_SPARSE * peak)
-    return proximal(within, change.reshape(-1, 1), weights.reshape(-1)).reshape(change.shape)
-
-
-@_shrunk.register
-def _(within: L2, change: Tensor, scale: Tensor, weight: Tensor) -> Tensor:  # noqa: ARG001
-    """z = change · ν ÷ (ν + w ÷ h) with ν = ‖z‖: Newton's steps on 1 ÷ ‖change ÷ (ν + w ÷ h)‖ = 1.
-
-    The left side is concave in ν, so that they rise toward the root from below (Conn, Gould and Toint 2000, section
-    7.3); ν stays 0 where it has none.
-    """
-    metric, long = _floored(scale), change.flatten(1).double()
-    pull = weight[:, None] * metric.norm(dim=1, keepdim=True) / metric
-    size = torch.zeros_like(long[:, :1])
-    for _ in range(_NEWTON):
-        part = (long / (size + pull)).square()
-        square, cube = part.sum(1, keepdim=True), (part / (size + pull)).sum(1, keepdim=True)
-        rise = square * (square.sqrt() - 1) / cube.clamp_min(torch.finfo(cube.dtype).tiny)
-        size = (size + rise).clamp_min(0)
-    nearest: Tensor = long * size / (size + pull)
-    return nearest.to(change.dtype).reshape(change.shape)
-
-
-@_shrunk.register
-def _(within: Linf, change: Tensor, scale: Tensor, weight: Tensor) -> Tensor:  # noqa: ARG001
-    """Cut off at the height t with Σ h · (|change| - t)₊ = w: of all levels that cut the k largest, the highest."""
-    metric, long = _floored(scale), change.flatten(1).double()
-    ordered, order = long.abs().sort(1, descending=True)
-    sums = metric.gather(1, order)
-    level = ((ordered * sums).cumsum(1) - weight[:, None] * metric.sum(1, keepdim=True)) / sums.cumsum(1)
-    height = wide(level.amax(1).clamp_min(0).to(change.dtype), change)
-    return change.clamp(-height, height)
-
-
-def _floored(scale: Tensor) -> Tensor:
-    """The metric (N, D) of a row, in double precision: no coordinate far below the largest."""
-    metric = scale.flatten(1).double()
-    return metric.maximum(_LEAST * metric.amax(1, keepdim=True))
+def _shrunk(within: Ball, change: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
+    """The proximal point of a change in the metric `scale`, floored, with the weight in units of its dual norm."""
+    sparse = isinstance(within, L1 | L0)
+    peak = scale.flatten(1).amax(1)
+    metric = scale.maximum(wide((_LEAST_SPARSE if sparse else _LEAST) * peak, scale))
+    unit = peak if sparse else dual(within, metric.flatten(1).double())
+    return proximal(within, change, weight * unit, metric)

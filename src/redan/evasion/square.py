@@ -6,7 +6,9 @@ Each row has a window of its own. Inputs of other shapes than (C, H, W) are seen
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,7 +17,9 @@ from redan.losses import margin
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L1
 from redan.protocols import Cost, Loss, Scores, wide
-from redan.rows import Rows, Streams
+from redan.rows import PerturbationSet, Rows, Streams
+
+W = TypeVar("W", bound=PerturbationSet[Any])
 
 _WHOLE = 10_000  # queries of the whole schedule (section 5)
 _HALVE_AT = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -47,6 +51,26 @@ def _corner(draw: Streams, height: int, width: int, tall: int, broad: int) -> tu
     return draw.integers(places, (2,)).unbind(1)  # type: ignore[return-value]  # torch types unbind as any length
 
 
+def _searched(
+    referee: Scores[Tensor],
+    rows: Rows[Tensor, W],
+    best: Tensor,
+    proposed: Callable[[Tensor, Rows[Tensor, W], int], Tensor],
+    loss: Loss,
+    queries: int,
+) -> None:
+    """Show each row its best candidate changed at random, and keep the change where the loss rises."""
+    highest = loss(referee.scores(best, rows), rows.goal)
+    for i in range(1, queries):
+        rows, best, highest = referee.survivors(rows, best, highest)
+        if not len(rows):
+            return
+        x = proposed(best, rows, i)
+        value = loss(referee.scores(x, rows), rows.goal)
+        better = value > highest
+        best, highest = torch.where(wide(better, x), x, best), torch.where(better, value, highest)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Square:
     """Square attack in L∞ (algorithms 1 and 2): stripes of ±ε, then squares of ±ε, kept when the loss rises.
@@ -73,22 +97,17 @@ class Square:
             step = signs.expand(-1, deep, height, width).reshape(rows.x0.shape) * 2 * _span(rows.within)
             return rows.within.project(rows.x0 + step, rows.x0)
 
-        best = edge(rows.draw.signs((deep, 1, width), rows.x0.dtype), rows)
-        best_loss = self.loss(referee.scores(best, rows), rows.goal)
-        for i in range(1, self.queries):
-            rows, best, best_loss = referee.survivors(rows, best, best_loss)
-            if not len(rows):
-                return
+        def proposed(best: Tensor, rows: Rows[Tensor, Linf], i: int) -> Tensor:
             tall, broad = _sides(_share(i, self.queries, self.first), height, width)
             top, left = (at[:, None] for at in _corner(rows.draw, height, width, tall, broad))
             inside = ((down >= top) & (down < top + tall))[:, None, :, None] & (
                 (across >= left) & (across < left + broad)
             )[:, None, None, :]
             corner = edge(rows.draw.signs((deep, 1, 1), best.dtype), rows)
-            x = torch.where(inside.expand(-1, deep, -1, -1).reshape(best.shape), corner, best)
-            loss = self.loss(referee.scores(x, rows), rows.goal)
-            better = loss > best_loss
-            best, best_loss = torch.where(wide(better, x), x, best), torch.where(better, loss, best_loss)
+            return torch.where(inside.expand(-1, deep, -1, -1).reshape(best.shape), corner, best)
+
+        start = edge(rows.draw.signs((deep, 1, width), rows.x0.dtype), rows)
+        _searched(referee, rows, start, proposed, self.loss, self.queries)
 
 
 def _span(within: Linf) -> float:
@@ -137,17 +156,13 @@ class SquareL2:
 
     def __call__(self, referee: Scores[Tensor], rows: Rows[Tensor, L2]) -> None:
         shape = _image(rows.x0.shape[1:])
-        best = _filled(_tiles(rows, shape, order=2), rows)
-        best_loss = self.loss(referee.scores(best, rows), rows.goal)
-        for i in range(1, self.queries):
-            rows, best, best_loss = referee.survivors(rows, best, best_loss)
-            if not len(rows):
-                return
+
+        def proposed(best: Tensor, rows: Rows[Tensor, L2], i: int) -> Tensor:
             window = _odd_sides(_share(i, self.queries, self.first), *shape[1:])
-            x = _filled(_shifted(best, rows, shape, window, order=2), rows)
-            loss = self.loss(referee.scores(x, rows), rows.goal)
-            better = loss > best_loss
-            best, best_loss = torch.where(wide(better, x), x, best), torch.where(better, loss, best_loss)
+            return _filled(_shifted(best, rows, shape, window, order=2), rows)
+
+        start = _filled(_tiles(rows, shape, order=2), rows)
+        _searched(referee, rows, start, proposed, self.loss, self.queries)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,19 +188,14 @@ class SquareL1:
     def __call__(self, referee: Scores[Tensor], rows: Rows[Tensor, L1]) -> None:
         shape = _image(rows.x0.shape[1:])
         low, high = rows.within.bounds
-        start = rows.x0 + (high - low) * _tiles(rows, shape, order=1).reshape(rows.x0.shape)
-        best = rows.within.project(start, rows.x0)
-        best_loss = self.loss(referee.scores(best, rows), rows.goal)
-        for i in range(1, self.queries):
-            rows, best, best_loss = referee.survivors(rows, best, best_loss)
-            if not len(rows):
-                return
+
+        def proposed(best: Tensor, rows: Rows[Tensor, L1], i: int) -> Tensor:
             window = _odd_sides(_share(i, _WHOLE, self.first), *shape[1:])
             change = _shifted(best, rows, shape, window, order=1)
-            x = rows.within.project(rows.x0 + change.reshape(rows.x0.shape), rows.x0)
-            loss = self.loss(referee.scores(x, rows), rows.goal)
-            better = loss > best_loss
-            best, best_loss = torch.where(wide(better, x), x, best), torch.where(better, loss, best_loss)
+            return rows.within.project(rows.x0 + change.reshape(rows.x0.shape), rows.x0)
+
+        start = rows.x0 + (high - low) * _tiles(rows, shape, order=1).reshape(rows.x0.shape)
+        _searched(referee, rows, rows.within.project(start, rows.x0), proposed, self.loss, self.queries)
 
 
 def _odd_sides(share: float, height: int, width: int) -> tuple[int, int]:

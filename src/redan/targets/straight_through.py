@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from redan.errors import TargetError
+
 
 class StraightThrough(nn.Module):
     """A stage that answers as `stage` does and has the gradient of `instead`, by default of the identity.
@@ -17,7 +19,7 @@ class StraightThrough(nn.Module):
     stand-in (`surrogate`), so that the preflight does not hold them to the slopes of the answers.
 
     stage: (N, …) -> (N, …), left as it is; without `instead` it must keep the shape. instead: a differentiable
-    function with the stage's shape of answers.
+    function with the stage's shape of answers. Raises TargetError where the shapes differ.
 
     >>> rounded = StraightThrough(lambda x: (x * 4).round() / 4)
     >>> x = torch.tensor([[0.3]], requires_grad=True)
@@ -28,7 +30,7 @@ class StraightThrough(nn.Module):
     def __init__(self, stage: Callable[[Tensor], Tensor], instead: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__()
         self.stage, self.instead = stage, instead
-        self.train(mode=any(isinstance(part, nn.Module) and part.training for part in (stage, instead)))
+        self.training = any(part.training for part in self.children())
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -36,4 +38,9 @@ class StraightThrough(nn.Module):
         if not x.requires_grad:
             return answer
         soft = x if self.instead is None else self.instead(x)
+        if soft.shape != answer.shape:
+            raise TargetError(
+                f"the stage answered {tuple(answer.shape)}, and what is differentiated instead {tuple(soft.shape)}; "
+                "give StraightThrough an `instead` whose answers have the stage's shape"
+            )
         return answer + (soft - soft.detach())

@@ -13,7 +13,7 @@ from redan.oracle import Capability
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
 from redan.perturbations.spatial import Spatial
-from redan.protocols import Access, Attack, Ball, Bounded, Cost, cost, is_ball, needs
+from redan.protocols import Access, Attack, Ball, Bounded, cost, is_ball, needs
 from redan.robustness import Mode, Named, attacks_of
 from redan.threat import attackers as who
 from redan.threat.changes import Change, L0Change, L1Change, L2Change, LinfChange, SpatialChange, SpatialLimits
@@ -152,10 +152,13 @@ def _misfit(attack: Attack[Any, Any], within: Bounded, knowledge: Access) -> str
 
 def _chosen(campaign: Campaign, model: ThreatModel, known: Mapping[str, Technique]) -> Iterator[Step]:
     for name, attack in campaign.attacks:
-        most = cost(attack, model.system.class_count or 2, model.attacks.eot)
-        asked = _asked(campaign, most) if most else None
+        classes, eot = model.system.class_count or 2, model.attacks.eot
+        most = cost(attack, classes, eot)
+        asked = _asked(campaign, attack, classes, eot)
         own = name not in known
         why = "the threat model says attacks.add" if own else f"mode {model.attacks.mode}"
+        if eot > 1 and most and most.backwards:
+            why += f", gradients averaged over {eot} draws if the model is stochastic"
         yield Step(
             name,
             Status.CHOSEN,
@@ -169,10 +172,11 @@ def _chosen(campaign: Campaign, model: ThreatModel, known: Mapping[str, Techniqu
         )
 
 
-def _asked(campaign: Campaign, most: Cost) -> int | None:
+def _asked(campaign: Campaign, attack: Attack[Any, Any], classes: int, eot: int) -> int | None:
     """How often an attack asks the target for one row; None where surrogates' gradients of several scores hide it."""
-    if not campaign.lent:
-        return most.queries
+    most = cost(attack, classes, 1 if campaign.lent else eot)
+    if most is None or not campaign.lent:
+        return most.queries if most else None
     return max(1, most.queries - most.backwards) if most.backwards <= most.queries else None
 
 
