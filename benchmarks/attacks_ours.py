@@ -140,11 +140,11 @@ OURS: dict[str, Candidates] = {
 }
 
 _UAP = (
-    UAP(passes=2, fooled=1.0),
-    UAP(passes=3, fooled=1.0, steps=10, overshoot=1.0),
-    UAP(passes=4, fooled=1.0, steps=5, overshoot=0.5),
-    UAP(passes=4, fooled=1.0, steps=4, overshoot=1.0),
-    UAP(passes=5, fooled=1.0, steps=4, overshoot=2.0),
+    UAP(passes=29, fooled=1.0),
+    UAP(passes=29, fooled=1.0, overshoot=10.0),
+    UAP(passes=29, fooled=1.0, overshoot=0.02, batch=16),
+    UAP(passes=10, fooled=1.0, overshoot=0.02, steps=3),
+    UAP(passes=14, fooled=1.0, steps=2),
 )
 _UNIVERSAL_PGD = (
     UniversalPGD(passes=30),

