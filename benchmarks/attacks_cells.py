@@ -183,8 +183,8 @@ _OVERSHOOT = _each({"steps": 50}, overshoot=(0.02, 0.005, 0.05, 0.1, 0.2))
 _CANDIDATES = _each({}, steps=(16, 25, 50, 16, 25), candidates=(10, 5, 3, 10, 5),
                     overshoot=(0.02, 0.02, 0.02, 0.1, 0.05))  # fmt: skip
 _GRADS = _each({"steps": 27, "candidates": 10}, overshoot=(1e-6, 0.005, 0.02, 0.05, 0.1))
-_SIGMA = _each({"steps": 100, "sigma": 1e-3}, rate=(1.0, 0.5, 1.0, 1.0, 0.5), threshold=(0.3, 0.3, 0.3, 0.1, 0.1),
-               turn=(0.01, 0.01, 0.05, 0.02, 0.05))  # fmt: skip
+_SIGMA = _each({"steps": 100}, sigma=(1e-3, 1e-3, 1e-3, 1e-3, 0.1), rate=(1.0, 0.5, 1.0, 1.0, 1.0),
+               threshold=(0.3, 0.3, 0.3, 0.1, 0.3), turn=(0.01, 0.01, 0.05, 0.02, 0.01))  # fmt: skip
 
 
 def _each_norm() -> tuple[Contest, ...]:

@@ -139,12 +139,14 @@ def _strength(contest: Contest, here: Sequence[Bout]) -> Iterator[Claim]:
 
 
 def _cost(contest: Contest, duels: Sequence[Row]) -> Claim:
-    """CPU seconds a pass, over the strongest peer's."""
+    """CPU seconds a pass, over the strongest peer's; and, where that is too much, of the whole run."""
     texts, met = [], True
     for row in duels:
-        per_pass = ratio(row["ours_cpu_seconds"], row["peer_cpu_seconds"]) * row["peer_passes"] / row["ours_passes"]
+        whole = ratio(row["ours_cpu_seconds"], row["peer_cpu_seconds"])
+        per_pass = whole * row["peer_passes"] / row["ours_passes"]
         met &= per_pass <= SLACK
-        texts.append(f"{row['model']} {per_pass:.3f} ({row['peer']})")
+        run = f"; its whole run {whole:.3f}" if per_pass > SLACK else ""
+        texts.append(f"{row['model']} {per_pass:.3f} ({row['peer']}{run})")
     return _claim("whitebox.b", f"{contest.name}: CPU time a pass over the best peer's", f"<= {SLACK:.2f}",
                   "; ".join(texts), met)  # fmt: skip
 

@@ -31,8 +31,7 @@ def _at(output: Tensor, label: Tensor) -> Tensor:
 
 def _runner_up(output: Tensor, label: Tensor) -> Tensor:
     """The highest score of another class than `label`."""
-    mask = functional.one_hot(label, output.shape[1]).bool()
-    return output.masked_fill(mask, -torch.inf).amax(1)
+    return output.scatter(1, label[:, None], -torch.inf).amax(1)
 
 
 def cross_entropy(output: Tensor, goal: ClassGoal) -> Tensor:

@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-OWED = {"pgd": {"kernel.c"}, "gate": {"evidence.c"}, "preflight": {"evidence.b"}, "forecast": {"threat.d"}}
+OWED = {
+    "pgd": {"kernel.c"},
+    "gate": {"evidence.c"},
+    "preflight": {"evidence.b"},
+    "forecast": {"threat.d"},
+    "attacks": {"whitebox.b", "whitebox.c", "whitebox.d"},
+}
 
 
 def result(name: str) -> dict[str, Any]:
@@ -69,3 +75,19 @@ def test_forecast_claims_follow_from_the_rows(monkeypatch: pytest.MonkeyPatch) -
     found = result("forecast")
     assert [claim._asdict() for claim in forecast.claims(found["rows"])] == found["claims"]
     assert {row["case"] for row in found["rows"]} == set(forecast.CASES)
+
+
+def test_attacks_claims_follow_from_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cell of every contest is there, and what is claimed of them is computed from them alone."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "peers"))
+    import attacks
+    import attacks_cells
+    import attacks_claims
+
+    found = result("attacks")
+    assert [claim._asdict() for claim in attacks_claims.claims(found["rows"])] == found["claims"]
+    cells = [row for row in found["rows"] if row.get("kind") != "time"]
+    there = [(row["model"], f"{row['attack']}-{row['norm']}", row["contestant"]) for row in cells]
+    every = attacks.cells(attacks_cells.CONTESTS, attacks.MODELS)
+    assert there == [(cell.model, cell.contest.name, cell.contestant) for cell in every]

@@ -17,7 +17,7 @@ from redan.losses import margin
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L1
 from redan.protocols import Cost, Loss, Scores, wide
-from redan.rows import PerturbationSet, Rows, Streams
+from redan.rows import PerturbationSet, Rows
 
 W = TypeVar("W", bound=PerturbationSet[Any])
 
@@ -45,10 +45,15 @@ def _sides(share: float, height: int, width: int) -> tuple[int, int]:
     return tall, min(width, side if height > 1 else max(1, round(share * width)))
 
 
-def _corner(draw: Streams, height: int, width: int, tall: int, broad: int) -> tuple[Tensor, Tensor]:
-    """Top and left of a random window in each row: (N,) each."""
-    places = torch.tensor([height - tall + 1, width - broad + 1], device=draw.ids.device)
-    return draw.integers(places, (2,)).unbind(1)  # type: ignore[return-value]  # torch types unbind as any length
+def _placed(rows: Rows[Tensor, Any], shape: tuple[int, int, int], window: tuple[int, int]) -> Tensor:
+    """The coordinates of a random window in each row, the same in every channel: (N, C, cells), in H · W."""
+    deep, height, width = shape
+    tall, broad = window
+    places = torch.tensor([height - tall + 1, width - broad + 1], device=rows.ids.device)
+    top, left = rows.draw.integers(places, (2,)).unbind(1)
+    down, across = (torch.arange(n, device=rows.ids.device) for n in window)
+    cells = (down[:, None] * width + across).flatten()
+    return ((top * width + left)[:, None] + cells)[:, None, :].expand(-1, deep, -1)
 
 
 def _searched(
@@ -90,23 +95,20 @@ class Square:
 
     def __call__(self, referee: Scores[Tensor], rows: Rows[Tensor, Linf]) -> None:
         deep, height, width = _image(rows.x0.shape[1:])
-        down, across = (torch.arange(n, device=rows.x0.device) for n in (height, width))
 
-        def edge(signs: Tensor, rows: Rows[Tensor, Linf]) -> Tensor:
-            """The corner of ball and box that the signs (N, C, H or 1, W or 1) point to."""
-            step = signs.expand(-1, deep, height, width).reshape(rows.x0.shape) * 2 * _span(rows.within)
-            return rows.within.project(rows.x0 + step, rows.x0)
+        def edge(x0: Tensor, signs: Tensor, rows: Rows[Tensor, Linf]) -> Tensor:
+            """The corner of ball and box that signs point to, in each coordinate of x0."""
+            return rows.within.project(x0 + signs * 2 * _span(rows.within), x0)
 
         def proposed(best: Tensor, rows: Rows[Tensor, Linf], i: int) -> Tensor:
-            tall, broad = _sides(_share(i, self.queries, self.first), height, width)
-            top, left = (at[:, None] for at in _corner(rows.draw, height, width, tall, broad))
-            inside = ((down >= top) & (down < top + tall))[:, None, :, None] & (
-                (across >= left) & (across < left + broad)
-            )[:, None, None, :]
-            corner = edge(rows.draw.signs((deep, 1, 1), best.dtype), rows)
-            return torch.where(inside.expand(-1, deep, -1, -1).reshape(best.shape), corner, best)
+            window = _sides(_share(i, self.queries, self.first), height, width)
+            into = _placed(rows, (deep, height, width), window)
+            signs = rows.draw.signs((deep, 1), best.dtype)
+            corner = edge(rows.x0.reshape(len(rows), deep, -1).gather(2, into), signs, rows)
+            return best.reshape(len(rows), deep, -1).scatter(2, into, corner).reshape(best.shape)
 
-        start = edge(rows.draw.signs((deep, 1, width), rows.x0.dtype), rows)
+        signs = rows.draw.signs((deep, 1, width), rows.x0.dtype).expand(-1, deep, height, width)
+        start = edge(rows.x0, signs.reshape(rows.x0.shape), rows)
         _searched(referee, rows, start, proposed, self.loss, self.queries)
 
 
@@ -208,7 +210,7 @@ def _filled(delta: Tensor, rows: Rows[Tensor, L2]) -> Tensor:
     """x0 + delta stretched to the whole radius, cut by the box."""
     delta = delta.reshape(rows.x0.shape)
     radius = torch.as_tensor(rows.within.radius, dtype=delta.dtype, device=delta.device).expand(len(delta))
-    return rows.within.project(rows.x0 + wide(radius, delta) * rows.within.steepest(delta), rows.x0)
+    return (rows.x0 + wide(radius, delta) * rows.within.steepest(delta)).clamp(*rows.within.bounds)
 
 
 def _tiles(rows: Rows[Tensor, L1] | Rows[Tensor, L2], shape: tuple[int, int, int], order: int) -> Tensor:
@@ -234,17 +236,9 @@ def _shifted(
     order: int,
 ) -> Tensor:
     """The change so far with one window emptied and its length spent on a new bump in another."""
-    deep, height, width = shape
-    tall, broad = window
-    count = len(rows)
-    delta = (best - rows.x0).reshape(count, deep, height * width)
-    cells = (torch.arange(tall)[:, None] * width + torch.arange(broad)[None, :]).flatten().to(best.device)
-
-    def placed() -> Tensor:
-        top, left = _corner(rows.draw, height, width, tall, broad)
-        return ((top * width + left)[:, None] + cells)[:, None, :].expand(-1, deep, -1)
-
-    into, out_of = placed(), placed()
+    deep, (tall, broad) = shape[0], window
+    delta = (best - rows.x0).reshape(len(rows), deep, -1)
+    into, out_of = _placed(rows, shape, window), _placed(rows, shape, window)
     power = delta.abs() ** order
     touched = torch.zeros_like(delta).scatter_(2, into, 1).scatter_(2, out_of, 1)
     whole, both = power.sum((1, 2)), (power * touched).sum((1, 2))

@@ -134,7 +134,8 @@ class UAP:
     passes: over all rows, at the most. fooled: 1 - δ, the share of rows at which it stops (the authors' 0.8), counted
     as each row's turn comes. batch: rows whose turns come together; their changes add up. steps: of the search for a
     row's least change. reach: the largest such change, in radii; rows that need more wait for a later pass, since
-    theirs would push aside what the others share. After a pass that adds nothing it doubles. overshoot: of each step, up to that reach.
+    theirs would push aside what the others share. After a pass that adds nothing it doubles. overshoot: of each step,
+    up to that reach.
 
     The least change is found by Newton steps to the nearest competitor by score, not to that of the nearest of all
     linearized boundaries (DeepFool): one backward pass a step instead of one a class. The authors take one row at a
