@@ -142,7 +142,7 @@ def main() -> None:
         parts = [subprocess.Popen([*command, "--share", f"{at}/{options.jobs}"]) for at in range(options.jobs)]
         for part in parts:
             part.wait()
-    elif not options.report:
+    if not options.report:  # after two processes, what depends on cells that the other one was still measuring
         at, of = (int(part) for part in options.share.split("/"))
         measure(contests, models, (at, of), time.monotonic() + options.seconds)
         if of > 1:

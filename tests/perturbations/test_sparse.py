@@ -223,6 +223,19 @@ def test_l0_keeps_what_is_inside_and_projects_once(scene: Any, seed: int) -> Non
     assert torch.equal(L0(x[0].numel(), box).project(x, x0), x.clamp(*box))
 
 
+@GIVEN
+@given(st.integers(0, 2**31), st.integers(0, 5), st.integers(1, 9))
+def test_l0_keeps_what_a_stable_sort_puts_first(seed: int, count: int, size: int) -> None:
+    """Row by row its own count, from none to infinitely many, and the earlier of equal ones."""
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randint(1, 4, (count, size), generator=draw) / 4
+    radius = torch.randint(0, size + 2, (count,), generator=draw).float()
+    radius[torch.rand(count, generator=draw) < 0.2] = math.inf
+    place = x.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+
+    assert torch.equal(L0(radius).project(x, torch.zeros_like(x)), torch.where(place < radius[:, None], x, 0))
+
+
 def test_l0_keeps_the_gain_after_the_box_and_not_the_longest_way() -> None:
     """The first coordinate asks for more and gets less: it starts near a face."""
     x0, x = torch.tensor([[0.95, 0.2]]), torch.tensor([[2.0, 0.9]])

@@ -169,9 +169,14 @@ class L0:
     def _first(self, size: Tensor) -> Tensor:
         """Whether each entry is among its row's `radius` largest, the earlier of equal ones first: (N, D) bool."""
         count = torch.as_tensor(self.radius, device=size.device).expand(len(size)).floor()
-        order = size.argsort(stable=True, dim=1, descending=True)
-        place = torch.arange(size.shape[1], device=size.device)
-        return torch.zeros_like(size, dtype=torch.bool).scatter_(1, order, place < count[:, None])
+        whole = count >= size.shape[1]
+        most = int(torch.where(whole, 0, count).clamp_min(1).amax()) if len(size) else 1
+        last = size.topk(most, 1).values.gather(1, (count.clamp(1, most) - 1).long()[:, None])
+        above, level = size > last, size == last
+        left = count[:, None] - above.sum(1, keepdim=True)
+        if bool((level.sum(1, keepdim=True) > left).any()):
+            level &= level.cumsum(1) <= left
+        return (above | level) & (count >= 1)[:, None] | whole[:, None]
 
     def project(self, x: Tensor, x0: Tensor) -> Tensor:
         """The nearest point of the set, exactly; of several equally near, the one that keeps earlier coordinates.
