@@ -36,19 +36,12 @@ import attacks_ours
 import harness
 import redan
 from attacks_cells import CONTESTS, Contest
-from attacks_run import CACHE, OURS, Cell, Lab, Row, cached, measured
+from attacks_run import CACHE, CODE, OURS, Cell, Lab, Row, cached, measured
 from attacks_time import Duel, against, timed
 
 MODELS = ("natural", "robust", "residual")
 MEASURES = (
-    "src/redan/rows.py",
-    "src/redan/oracle.py",
-    "src/redan/referee.py",
-    "src/redan/losses.py",
-    "src/redan/goals.py",
-    "src/redan/perturbations",
-    "src/redan/engine",
-    "src/redan/evasion",
+    *CODE,
     "benchmarks/attacks_cells.py",
     "benchmarks/attacks_ours.py",
     "benchmarks/attacks_run.py",
@@ -136,6 +129,7 @@ def main() -> None:
     options = parser.parse_args()
     names, models = options.only.split(",") if options.only else [], options.model.split(",")
     contests = [c for c in CONTESTS if not names or c.attack in names or c.name in names]
+    until = time.monotonic() + options.seconds
     if options.jobs > 1 and not options.report:
         command = [sys.executable, __file__, "--only", options.only, "--model", options.model]
         command += ["--seconds", str(options.seconds)]
@@ -144,7 +138,7 @@ def main() -> None:
             part.wait()
     if not options.report:  # after two processes, what depends on cells that the other one was still measuring
         at, of = (int(part) for part in options.share.split("/"))
-        measure(contests, models, (at, of), time.monotonic() + options.seconds)
+        measure(contests, models, (at, of), until)
         if of > 1:
             return
     rows, missing = gathered(contests, models)
