@@ -16,6 +16,7 @@ from redan.errors import AccessError, RedanError, TargetError
 from redan.protocols import Loss
 from redan.rows import Goal, take
 from redan.targets import Target
+from redan.targets.surrogates import plain
 
 _LARGEST_MICRO, _MICRO_NUMBERS = 256, 2**22
 SMALLEST = 4
@@ -91,6 +92,9 @@ def _sturdy(target: Target[Tensor], x: Tensor, goal: Goal | None, loss: Loss | N
             half = torch.arange(len(x), device=x.device).tensor_split(2)
             first, second = (_sturdy(target, *take(part, x, goal), loss, classes) for part in half)
             return _joined([first, second])
+        other = None if loss is None else plain(target)
+        if other is not None:
+            return _sturdy(other, x, goal, loss, classes)
         reason = f"the model raised {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
         return nothing(x, classes or 1, loss, {0: reason[:200]})
     if output.dim() != 2 or len(output) != len(x) or (classes is not None and output.shape[1] != classes):

@@ -16,6 +16,7 @@ from redan.answers import SMALLEST, Answers, averaged, evaluate, nothing, share
 from redan.protocols import Loss
 from redan.rows import Goal, nth, take
 from redan.targets import Target
+from redan.targets.torch import rounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,11 @@ class Oracle:
     def forwards(self) -> Tensor:
         """Forward passes of each row: one a query."""
         return self.queries
+
+    @property
+    def rounds(self) -> bool:
+        """Whether scores that come with gradients may differ from the target's own by rounding."""
+        return rounds(self._target)
 
     def gone(self) -> Tensor:
         """Rows that get no answer any more: (pool,) bool."""

@@ -193,7 +193,7 @@ class Referee:
     def gradient(self, x: Tensor, rows: Rows[Tensor, Any], loss: Loss) -> Reply:
         self._allow(Access.GRADIENTS)
         answers = self.oracle.ask(x, rows.ids, goal=rows.goal, loss=loss)
-        return Reply(answers.gradient, answers.loss, self._judge(x, rows.ids, answers))
+        return Reply(answers.gradient, answers.loss, self._judge(x, rows.ids, answers, self.oracle.rounds))
 
     # -- what the engine reads ----------------------------------------------------------------------
 
@@ -215,7 +215,8 @@ class Referee:
                 f"{self._knowledge.name.lower()}; choose an attack that needs no more, or declare more knowledge"
             )
 
-    def _judge(self, x: Tensor, ids: Tensor, answers: Answers) -> Tensor:
+    def _judge(self, x: Tensor, ids: Tensor, answers: Answers, rounded: bool = False) -> Tensor:
+        """Which candidates reached the goal: (N,) bool. rounded: a win must be seen by the target's own scores too."""
         goal = self._goal.take(ids)
         reached = answers.answered & goal.reached(answers.output)
         kept = reached & ~self._final[ids] if self._rule.needs_goal else answers.answered
@@ -235,11 +236,23 @@ class Referee:
         if bool(inside.any()):
             if not bool(inside.all()):
                 ids, x, distance, output = take(inside, ids, x, distance, output)
+            if rounded and self._rule.needs_goal:
+                ids, x, distance, output = self._confirmed(ids, x, distance, output)
             goal = self._goal.take(ids)
             merit = self._rule.merit(self._shares(x, goal), distance, partial(goal.loss, output))
             self._wins.offer(ids, x, distance, merit)
             self._final[ids] = self._rule.final(self._wins.merit[ids])
         return reached
+
+    def _confirmed(
+        self, ids: Tensor, x: Tensor, distance: Tensor, output: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Those of the candidates that would be kept and reach the goal when the target is asked for scores alone."""
+        hope = self._rule.merit(torch.ones_like(distance), distance, lambda: torch.zeros_like(distance))
+        better = hope > self._wins.merit[ids]
+        ids, x, distance, output = take(better, ids, x, distance, output)
+        held = self.oracle.share(x, self._goal.take(ids), 1) > 0
+        return take(held, ids, x, distance, output)
 
     def _shares(self, x: Tensor, goal: Goal) -> Tensor:
         """How often x reaches the goal on fresh draws of a stochastic target that no attack sees; else 1."""

@@ -13,7 +13,7 @@ import torch
 
 from redan.assessment.build import Built, added_attacks, build
 from redan.assessment.measuring import on_levels
-from redan.assessment.opening import begin, check_parts, digests, first_line, reopened, same_run
+from redan.assessment.opening import begin, check_parts, digests, first_line, on_path, reopened, same_run
 from redan.assessment.pictures import keep_pictures
 from redan.assessment.preflight import Finding, Level, Requirement, Scene, preflight, refuse
 from redan.assessment.recording import Recorder
@@ -128,12 +128,14 @@ def assess(
         ready = inspect(threat_model)
         refuse(ready.findings)
         spend = _limits(ready, limits or Limits())
+        ready = replace(ready, built=on_path(ready.built, ready.names))
         folder, found = _begun(ready, out, gate)
     else:
         folder, found = reopened(str(resume))
         ready = read_run(threat_model, found.head)
         spend = _limits(ready, limits or Limits())
         same_run(found.head, ready.digests, folder.url)
+        ready = replace(ready, built=on_path(ready.built, ready.names, found.head))
     if found.ended is None or found.ended.why not in _OVER or found.ended.limits_hit:
         work = _Session(ready, folder, found, Purse(spend), _cores(ready, workers), watch)
         folder.append(*([] if resume is None else [ResumedLine(started=_now())]))

@@ -27,7 +27,7 @@ from redan.answers import Answers, evaluate, micro_batch
 from redan.assessment.assess import Prepared, inspect, job_of
 from redan.assessment.preflight import refuse
 from redan.engine.block import Job, seen_by
-from redan.engine.intake import count_classes
+from redan.engine.intake import count_classes, probes
 from redan.engine.outcomes import Outcomes
 from redan.engine.run import Progress, run
 from redan.goals import Untargeted
@@ -257,7 +257,7 @@ def _pace(job: Job, rows: int) -> _Pace:
     with ExitStack() as watched, one_thread_each():
         for model in job.models:
             watched.enter_context(unchanged(model))
-        target = accelerated(asked, job.x[:2])
+        target = accelerated(asked, probes(job.x, job.names))
         forward = [_timed(target, job, n, climb=False) for n in (few, many)]
         gradient = [_timed(target, job, n, climb=True) for n in (few, many)] if target.differentiable else forward
     row, gradient_row = ((last - first) / (many - few) for first, last in (forward, gradient))

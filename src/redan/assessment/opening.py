@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -11,12 +13,15 @@ from pathlib import Path
 from redan.assessment.build import Built
 from redan.assessment.parts import change_of, goal_of, plan_parts, standard_heads, techniques_of
 from redan.assessment.preflight import Finding
+from redan.engine.intake import probes
 from redan.errors import EvidenceError
 from redan.evidence.folder import MODEL, RunFolder, digest, file_digest
 from redan.evidence.log import AttackerHead, AttackHead, RunLine
 from redan.evidence.report import CheckPart
 from redan.evidence.summary import Summary, summary
 from redan.protocols import Access, needs, settings
+from redan.targets import TorchTarget
+from redan.targets.fast import recorded
 from redan.targets.torch import accelerated
 from redan.threat.file import Loaded
 from redan.threat.planner import Campaign, Plan
@@ -119,16 +124,30 @@ def _attacker(campaign: Campaign, impacts: Impacts) -> AttackerHead:
 _WORDS = {Access.LABELS: "labels", Access.SCORES: "scores", Access.GRADIENTS: "gradients"}
 
 
+def on_path(built: Built, names: Sequence[str], head: RunLine | None = None) -> Built:
+    """The models on the cheapest gradient path that agrees with the plain one; on that of a run that goes on.
+
+    Chosen once for all attackers, on rows that do not depend on which of them are finished.
+    """
+    x = probes(built.x, names)
+    if head is None or built.target.stochastic:
+        target = accelerated(built.target, x)
+    else:
+        target = replace(built.target, fast=recorded(head.environment["gradient_path"]))
+    assert isinstance(target, TorchTarget)  # noqa: S101
+    lent = {name: each.accelerated(x) for name, each in built.surrogates.items()}
+    return replace(built, target=target, surrogates=lent)
+
+
 def environment(built: Built) -> dict[str, str]:
     """Where a run runs, as far as it may change a byte."""
-    fast = getattr(accelerated(built.target, built.x[:2]), "fast", False)
     libraries = {name: version(name) for name in ("torch", "numpy", "scipy", "safetensors", "redan")}
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": str(os.cpu_count()),
         "device": str(built.target.device),
-        "gradient_path": "folded one-channel convolutions" if fast else "plain",
+        "gradient_path": built.target.fast.words if built.target.fast is not None else "plain",
         **libraries,
     }
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from redan.engine.block import Job, MayDraw, attacked, seeded
-from redan.engine.intake import checked_rows, count_classes, refuse_misfits, row_names
+from redan.engine.intake import checked_rows, count_classes, probes, refuse_misfits, row_names
 from redan.engine.outcomes import Outcomes, Status, joined
 from redan.errors import SettingError
 from redan.goals import Aim, Untargeted
@@ -56,9 +56,9 @@ def run(
         watched.enter_context(seeded(job, job.seed))
         classes = count_classes(job.target, job.x, job.y)
         if job.surrogates is None:
-            job = replace(job, target=accelerated(job.target, job.x[:2]))
+            job = replace(job, target=accelerated(job.target, probes(job.x, job.names)))
         else:  # gradients are theirs
-            job = replace(job, surrogates=job.surrogates.accelerated(job.x[:2]))
+            job = replace(job, surrogates=job.surrogates.accelerated(probes(job.x, job.names)))
         workers = 1 if job.stochastic or job.target.device.type != "cpu" else workers or cores()
         count = len(job.x)
         rows = torch.arange(count, device=job.x.device)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from redan.errors import SettingError
 from redan.protocols import Access
 from redan.targets.base import Output, Target
-from redan.targets.torch import accelerated, as_target
+from redan.targets.fast import Cheaper
+from redan.targets.torch import TorchTarget, accelerated, as_target
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,17 @@ class Ensemble:
     def __call__(self, x: Tensor) -> Tensor:
         scores = [member(x.to(member.device, member.dtype)).to(x.device, x.dtype) for member in self.members]
         return torch.stack(scores).mean(0)
+
+
+def plain(target: Target[Tensor]) -> Target[Tensor] | None:
+    """The target on the plain gradient path, its members too; None where it is on no other."""
+    if isinstance(target, Ensemble):
+        found = [plain(member) for member in target.members]
+        members = tuple(other or member for other, member in zip(found, target.members, strict=True))
+        return replace(target, members=members) if any(found) else None
+    if isinstance(target, TorchTarget) and target.fast is not None and (target.fast.products or target.fast.norms):
+        return replace(target, fast=Cheaper())
+    return None
 
 
 def ensemble(models: Sequence[nn.Module | Target[Tensor]], like: Target[Tensor]) -> Ensemble:

@@ -12,8 +12,12 @@ from torch import Tensor, nn
 from redan.errors import SettingError, TargetError, TrainingModeError
 from redan.protocols import Access
 from redan.targets.base import Output, Target
+<<<<<<< HEAD
 from redan.targets.fast import OneChannel, agrees, may_help
 from redan.targets.straight_through import StraightThrough
+=======
+from redan.targets.fast import Cheaper, choose
+>>>>>>> adaf935 (Fold norms and take products for input gradients in gradient passes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,7 @@ class TorchTarget:
     device: torch.device
     mean: Tensor | None = field(default=None, repr=False)
     std: Tensor | None = field(default=None, repr=False)
-    fast: bool = False  # whether gradients take the path of `redan.targets.fast`; `accelerated` decides
+    fast: Cheaper | None = None  # how gradient passes are computed; None: not chosen yet, `accelerated` decides
 
     access = Access.GRADIENTS
     differentiable = True
@@ -42,7 +46,7 @@ class TorchTarget:
         if self.mean is not None and self.std is not None:
             channel = (-1, *[1] * (x.dim() - 2))
             x = (x - self.mean.reshape(channel)) / self.std.reshape(channel)
-        with OneChannel() if self.fast and x.requires_grad else nullcontext():
+        with self.fast.on() if self.fast is not None and x.requires_grad else nullcontext():
             answer: Tensor = self.module(x)
         if self.output is Output.PROBABILITIES:
             return answer.clamp_min(torch.finfo(answer.dtype).tiny).log()
@@ -93,15 +97,23 @@ def from_torch(
 
 
 def accelerated(target: Target[Tensor], x: Tensor) -> Target[Tensor]:
-    """The target with the cheaper gradient path, if it has one and it agrees with the plain one on rows x.
+    """The target with the cheapest gradient path that agrees with the plain one on rows x; a choice made is kept.
 
-    A stochastic target has no two equal gradients to compare, and keeps the plain path.
+    Call it when a run begins: what was folded from the module's weights before is forgotten. A stochastic target
+    has no two equal gradients to compare, and keeps the plain path.
     """
-    if not isinstance(target, TorchTarget) or target.fast or target.stochastic or not len(x):
+    if not isinstance(target, TorchTarget) or target.stochastic or not len(x):
         return target
-    if target.device.type != "cpu" or not may_help(target.module):
+    if target.fast is not None:
+        return replace(target, fast=Cheaper(target.fast.products, target.fast.norms))
+    if target.device.type != "cpu" or target.dtype not in (torch.float32, torch.float64):
         return target
-    return replace(target, fast=agrees(target, x))
+    return replace(target, fast=choose(target.module, target, x))
+
+
+def rounds(target: Target[Tensor]) -> bool:
+    """Whether the scores that come with a target's gradients may differ from its scores alone by rounding."""
+    return isinstance(target, TorchTarget) and target.fast is not None and target.fast.rounds
 
 
 def as_target(model: nn.Module | Target[Tensor], bounds: tuple[float, float] | None) -> Target[Tensor]:
