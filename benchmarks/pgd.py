@@ -66,6 +66,26 @@ def ours(model: str, norm: str, eps: float, keep: Rule, seed: int) -> tuple[Tens
     return result.adversarial, spent, int((result.forwards + result.backwards).sum())
 
 
+def contest(
+    peers: dict[str, harness.Peer], model: str, norm: str, eps: float, repeats: int
+) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """What a peer is asked for one cell, and CPU seconds of every contestant that has such an attack, in turn."""
+    request = {"model": model, "norm": norm, "eps": eps, "rows": ROWS}
+    able = [name for name, p in peers.items() if not p.ask(peer=name, seed=0, **request).get("unsupported")]
+    for seed in range(2):
+        ours(model, norm, eps, First(stop=False), seed)
+    times: dict[str, list[float]] = {name: [] for name in (*able, "redan", "redan-early-exit")}
+    for repeat in range(repeats):
+        turn = list(times)[repeat % len(times) :] + list(times)[: repeat % len(times)]
+        for name in turn:
+            if name in peers:
+                spent = peers[name].ask(peer=name, seed=repeat, **request)["cpu_seconds"]
+            else:
+                spent = ours(model, norm, eps, First(stop=name != "redan"), repeat)[1]
+            times[name].append(spent)
+    return request, times
+
+
 def accuracy(model: str, norm: Any, eps: float, x_adv: Tensor) -> float:
     """Robust accuracy by the independent judge."""
     x, y = worker.load_rows(ROWS)
@@ -83,19 +103,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for model, norm, eps in CELLS:
-            request = {"model": model, "norm": norm, "eps": eps, "rows": ROWS}
-            able = [name for name, p in peers.items() if not p.ask(peer=name, seed=0, **request).get("unsupported")]
-            for seed in range(2):
-                ours(model, norm, eps, First(stop=False), seed)
-            times: dict[str, list[float]] = {name: [] for name in (*able, "redan", "redan-early-exit")}
-            for repeat in range(repeats):
-                turn = list(times)[repeat % len(times) :] + list(times)[: repeat % len(times)]
-                for name in turn:
-                    if name in peers:
-                        spent = peers[name].ask(peer=name, seed=repeat, **request)["cpu_seconds"]
-                    else:
-                        spent = ours(model, norm, eps, First(stop=name != "redan"), repeat)[1]
-                    times[name].append(spent)
+            request, times = contest(peers, model, norm, eps, repeats)
             for name, spent in times.items():
                 robust = []
                 for seed in range(SEEDS if name != "limit" else 0):

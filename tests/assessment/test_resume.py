@@ -15,13 +15,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import redan
+from redan.assessment.build import Built
+from redan.assessment.opening import environment, on_path
 from redan.errors import EvidenceError
 from redan.evidence.folder import REPORT
-from redan.evidence.log import RowLine, parsed
+from redan.evidence.log import RowLine, RunLine, parsed
 from redan.evidence.report import Report
 from redan.oracle import Limits
+from redan.samples import fashion_mnist, model
+from redan.targets import TorchTarget, from_torch
+from redan.targets.torch import accelerated
 
 Write = Callable[..., Path]
 COUNT = 32
@@ -216,6 +222,21 @@ def _other_rows(path: Path) -> None:
         x, y = file["x"], file["y"]
     x[5, 0] += 0.01
     np.savez(path, x=x, y=y)
+
+
+def test_a_run_goes_on_with_the_gradient_path_that_it_began_with() -> None:
+    x, y = (torch.from_numpy(part[:8]) for part in fashion_mnist())
+    built = Built(from_torch(model("residual")), {}, x, y, None, tuple(range(8)), "", None, ())
+    names = [str(row) for row in range(8)]
+    assert environment(on_path(built, names))["gradient_path"] == "products and folded norms"
+    for words in ("plain", "products", "folded norms"):
+        head = RunLine.model_construct(environment={"gradient_path": words})
+        begun = on_path(built, names, head)
+        assert environment(begun)["gradient_path"] == words
+        kept = accelerated(begun.target, x)
+        assert isinstance(kept, TorchTarget)
+        assert kept.fast is not None
+        assert kept.fast.words == words
 
 
 def test_a_folder_without_a_log_is_no_run(counted: Write, tmp_path: Path) -> None:

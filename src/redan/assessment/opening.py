@@ -133,7 +133,7 @@ def on_path(built: Built, names: Sequence[str], head: RunLine | None = None) -> 
     if head is None or built.target.stochastic:
         target = accelerated(built.target, x)
     else:
-        target = replace(built.target, fast=recorded(head.environment["gradient_path"]))
+        target = replace(built.target, fast=recorded(head.environment.get("gradient_path", "")))
     assert isinstance(target, TorchTarget)  # noqa: S101
     lent = {name: each.accelerated(x) for name, each in built.surrogates.items()}
     return replace(built, target=target, surrogates=lent)

@@ -20,11 +20,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -41,19 +41,18 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any) -> Tensor:
-        ctx.weight, ctx.size, ctx.stride, ctx.padding = weight, x.shape, stride, padding
+        ctx.made_of = weight, x.shape, stride, padding
         return functional.conv2d(x, weight, bias, stride, padding)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-        kernel: Any = ctx
-        columns = kernel.weight.flatten(1).t() @ gradient.flatten(2)
-        if kernel.weight.shape[2:] == (1, 1) and kernel.padding == (0, 0):
-            found = columns.new_zeros(kernel.size)
-            found[:, :, :: kernel.stride[0], :: kernel.stride[1]] = columns.unflatten(2, gradient.shape[2:])
-        else:
-            found = functional.fold(columns, kernel.size[2:], kernel.weight.shape[2:], 1, kernel.padding, kernel.stride)
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        weight, size, stride, padding = ctx.made_of
+        (gradient,) = gradients
+        columns = weight.flatten(1).t() @ gradient.flatten(2)
+        if weight.shape[2:] != (1, 1) or padding != (0, 0):
+            return functional.fold(columns, size[2:], weight.shape[2:], 1, padding, stride), None, None, None, None
+        found = gradient.new_zeros(size)
+        found[:, :, :: stride[0], :: stride[1]] = columns.view(-1, size[1], *gradient.shape[2:])
         return found, None, None, None, None
 
 
@@ -64,46 +63,52 @@ def _pair(value: Any) -> tuple[int, int] | None:
     return (value[0], value[1]) if isinstance(value, tuple) and len(value) == 2 else None
 
 
-def _gains(x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> bool:
-    """Whether the product is the cheaper input gradient, by shapes alone. The rule is the benchmark's."""
-    channels, height, width = x.shape[1:]
-    outputs, _, *kernel = weight.shape
-    sizes = zip((height, width), padding, kernel, stride, strict=True)
+@lru_cache(maxsize=4096)
+def _gains(
+    shape: torch.Size, weights: torch.Size, stride: Any, padding: Any, dilation: Any, groups: int
+) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Stride and padding of a convolution whose input gradient is cheaper as a product; by shapes alone."""
+    steps, pads = _pair(stride), _pair(padding)
+    if groups != 1 or _pair(dilation) != (1, 1) or len(shape) != 4 or steps is None or pads is None:
+        return None
+    channels, height, width = shape[1:]
+    outputs, _, *kernel = weights
     points = 1
-    for size, pad, taps, step in sizes:
+    for size, pad, taps, step in zip((height, width), pads, kernel, steps, strict=True):
         points *= (size + 2 * pad - taps) // step + 1
     if kernel == [1, 1]:
-        return (stride != (1, 1) or channels <= _FEW_CHANNELS) and points >= _POINTS
-    columns = channels * kernel[0] * kernel[1] * points
-    return channels <= _FEW_CHANNELS and columns <= _MOST_MEMORY * max(channels * height * width, outputs * points)
+        gains = (steps != (1, 1) or channels <= _FEW_CHANNELS) and points >= _POINTS
+    else:
+        columns = channels * kernel[0] * kernel[1] * points
+        most = _MOST_MEMORY * max(channels * height * width, outputs * points)
+        gains = channels <= _FEW_CHANNELS and columns <= most
+    return (steps, pads) if gains else None
 
 
 def _convolved(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Tensor:
     """conv2d, by a product where that is cheaper."""
-    steps, pads = _pair(stride), _pair(padding)
-    simple = groups == 1 and _pair(dilation) == (1, 1) and x.dim() == 4 and x.requires_grad
-    if not simple or steps is None or pads is None or not _gains(x, weight, steps, pads):
+    known = x.requires_grad and list not in (type(stride), type(padding), type(dilation))
+    gains = _gains(x.shape, weight.shape, stride, padding, dilation, groups) if known else None
+    if gains is None:
         return functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
     apply: Callable[..., Tensor] = _Product.apply
-    return apply(x, weight.detach(), None if bias is None else bias.detach(), steps, pads)
+    return apply(x, weight.detach(), None if bias is None else bias.detach(), *gains)
 
 
 class _Owed(Tensor):
     """Stands for a convolution's result that is not computed yet. Only `_Cheaper` can say what it is."""
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def like(x: Tensor) -> _Owed:
-        owed: _Owed = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            _Owed, (0, 0, 0, 0), dtype=x.dtype, device=x.device
-        )
+        owed: _Owed = torch.Tensor._make_wrapper_subclass(_Owed, (0, 0, 0, 0), dtype=x.dtype, device=x.device)
         return owed
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         raise RuntimeError(f"{func} met a convolution that is not computed yet: the plain pass is needed here")
 
 
@@ -170,13 +175,13 @@ class _Norm(NamedTuple):
 
 
 def _norm(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Norm | None:
-    """The arguments of a call of `functional.batch_norm`, if it only applies fixed statistics."""
-    names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-    given = {"weight": None, "bias": None, "training": False, "eps": 1e-5} | dict(zip(names, args)) | dict(kwargs)  # noqa: B905
-    mean, variance = given.get("running_mean"), given.get("running_var")
-    if given["training"] is not False or not isinstance(mean, Tensor) or not isinstance(variance, Tensor):
+    """The arguments of `functional.batch_norm` as it hands them on itself, if it only applies fixed statistics."""
+    if len(args) != 3 or kwargs.get("training") is not False:
         return None
-    return _Norm(mean, variance, given["weight"], given["bias"], float(given["eps"]))
+    mean, variance = args[1:]
+    if not isinstance(mean, Tensor) or not isinstance(variance, Tensor):
+        return None
+    return _Norm(mean, variance, kwargs["weight"], kwargs["bias"], kwargs["eps"])
 
 
 def _scaled(weight: Tensor, bias: Tensor | None, norm: _Norm) -> tuple[Tensor, Tensor]:
