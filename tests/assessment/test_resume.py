@@ -22,7 +22,7 @@ from redan.assessment.build import Built
 from redan.assessment.opening import environment, on_path
 from redan.errors import EvidenceError
 from redan.evidence.folder import REPORT
-from redan.evidence.log import RowLine, RunLine, parsed
+from redan.evidence.log import RowLine, parsed
 from redan.evidence.report import Report
 from redan.oracle import Limits
 from redan.samples import fashion_mnist, model
@@ -230,8 +230,7 @@ def test_a_run_goes_on_with_the_gradient_path_that_it_began_with() -> None:
     names = [str(row) for row in range(8)]
     assert environment(on_path(built, names))["gradient_path"] == "products and folded norms"
     for words in ("plain", "products", "folded norms"):
-        head = RunLine.model_construct(environment={"gradient_path": words})
-        begun = on_path(built, names, head)
+        begun = on_path(built, names, words)
         assert environment(begun)["gradient_path"] == words
         kept = accelerated(begun.target, x)
         assert isinstance(kept, TorchTarget)

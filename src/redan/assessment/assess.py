@@ -135,7 +135,9 @@ def assess(
         ready = read_run(threat_model, found.head)
         spend = _limits(ready, limits or Limits())
         same_run(found.head, ready.digests, folder.url)
-        ready = replace(ready, built=on_path(ready.built, ready.names, found.head))
+        ready = replace(
+            ready, built=on_path(ready.built, ready.names, found.head.environment.get("gradient_path", "plain"))
+        )
     if found.ended is None or found.ended.why not in _OVER or found.ended.limits_hit:
         work = _Session(ready, folder, found, Purse(spend), _cores(ready, workers), watch)
         folder.append(*([] if resume is None else [ResumedLine(started=_now())]))

@@ -124,16 +124,16 @@ def _attacker(campaign: Campaign, impacts: Impacts) -> AttackerHead:
 _WORDS = {Access.LABELS: "labels", Access.SCORES: "scores", Access.GRADIENTS: "gradients"}
 
 
-def on_path(built: Built, names: Sequence[str], head: RunLine | None = None) -> Built:
-    """The models on the cheapest gradient path that agrees with the plain one; on that of a run that goes on.
+def on_path(built: Built, names: Sequence[str], words: str | None = None) -> Built:
+    """The models on the cheapest gradient path that agrees with the plain one; on the named one where a run goes on.
 
     Chosen once for all attackers, on rows that do not depend on which of them are finished.
     """
     x = probes(built.x, names)
-    if head is None or built.target.stochastic:
+    if words is None or built.target.stochastic:
         target = accelerated(built.target, x)
     else:
-        target = replace(built.target, fast=recorded(head.environment.get("gradient_path", "")))
+        target = replace(built.target, fast=recorded(words))
     assert isinstance(target, TorchTarget)  # noqa: S101
     lent = {name: each.accelerated(x) for name, each in built.surrogates.items()}
     return replace(built, target=target, surrogates=lent)
