@@ -72,11 +72,11 @@ def paths(model: str) -> dict[str, Pass]:
     found = {
         "plain": Pass(module, Cheaper()),
         "chosen": Pass(module, chosen),
-        "products": Pass(module, Cheaper(products=True)),
         "channels-last": Pass(ordered, Cheaper()),
         "chosen, channels-last": Pass(ordered, chosen),
     }
     if chosen.norms:
+        found["products"] = Pass(module, Cheaper(products=True))
         found["folded norms"] = Pass(module, Cheaper(norms=True))
     return found
 
