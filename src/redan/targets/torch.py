@@ -12,12 +12,8 @@ from torch import Tensor, nn
 from redan.errors import SettingError, TargetError, TrainingModeError
 from redan.protocols import Access
 from redan.targets.base import Output, Target
-<<<<<<< HEAD
-from redan.targets.fast import OneChannel, agrees, may_help
-from redan.targets.straight_through import StraightThrough
-=======
 from redan.targets.fast import Cheaper, choose
->>>>>>> adaf935 (Fold norms and take products for input gradients in gradient passes)
+from redan.targets.straight_through import StraightThrough
 
 
 @dataclass(frozen=True, slots=True)
