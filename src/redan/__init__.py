@@ -22,6 +22,8 @@ _HOMES = {
     "robust_accuracy": "robustness",
     "RobustAccuracy": "robustness",
     "Mode": "robustness",
+    "certified": "certification.bounds",
+    "Certificate": "certification.bounds",
     "assess": "assessment",
     "judge": "evidence.verdict",
     "targets": "",
@@ -82,6 +84,8 @@ if TYPE_CHECKING:
     from redan import targets as targets
     from redan import testing as testing
     from redan.assessment import assess as assess
+    from redan.certification.bounds import Certificate as Certificate
+    from redan.certification.bounds import certified as certified
     from redan.engine.fit import fit as fit
     from redan.engine.run import AttackResult as AttackResult
     from redan.engine.run import attack as attack

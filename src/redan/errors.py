@@ -4,7 +4,8 @@ RedanError                  anything below; the command line prints it as one se
 ├── ThreatModelError        the threat-model file: unreadable, unknown key, wrong type
 ├── DataError               the user's rows: missing, outside the bounds, not fitting the model
 ├── TargetError             the user's model: cannot be built, refuses the data, changes while attacked
-│   └── TrainingModeError   a submodule is in training mode
+│   ├── TrainingModeError   a submodule is in training mode
+│   └── NotCertifiableError the model does something that has no proven bound here
 ├── AccessError             an attack asked for more than the attacker may know
 ├── SetError                an attack or a row does not fit the perturbation set
 ├── SettingError            a value the caller chose is out of its range
@@ -36,6 +37,10 @@ class TargetError(RedanError):
 
 class TrainingModeError(TargetError):
     """A submodule is in training mode, so every number about the model would be wrong."""
+
+
+class NotCertifiableError(TargetError):
+    """The model does something for which redan has no proven bound; attacks still work on it."""
 
 
 class AccessError(RedanError):

@@ -1,0 +1,344 @@
+"""torch's layers and functions as steps, their weights copied in double precision.
+
+Only what is listed here is understood, and modules by their exact type: a subclass may compute anything.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.grad import conv2d_input
+
+from redan.certification.rounding import OWN
+from redan.certification.steps import Affine, MaxPool, Relu, Reshape, Step, Sum
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """The numbers of one step while the graph is read. shape: one row's."""
+
+    step: int
+    shape: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Plan:
+    """The steps found so far."""
+
+    steps: list[Step] = field(default_factory=list)
+
+    def add(self, step: Step, shape: Sequence[int]) -> Wire:
+        self.steps.append(step)
+        return Wire(len(self.steps) - 1, tuple(shape))
+
+    # -- layers: each takes wires and numbers, as torch's own function does, and gives a wire ------------------
+
+    def _affine(
+        self,
+        x: Wire,
+        linear: Callable[[Tensor], Tensor],
+        absolute: Callable[[Tensor], Tensor] | None = None,
+        adjoint: Callable[[Tensor], Tensor] | None = None,
+        *,
+        terms: int,
+        reach: int,
+        bias: Tensor | None = None,
+        bias_size: Tensor | None = None,
+    ) -> Wire:
+        """All weights have one sign where no `absolute` is given; a transpose that is not given is torch's gradient."""
+        shape = linear(torch.zeros(1, *x.shape, dtype=OWN)).shape
+        if shape[0] != 1:
+            raise Unknown("mixes rows")
+
+        def transposed(a: Tensor) -> Tensor:
+            with torch.enable_grad():
+                point = torch.zeros(len(a), *x.shape, dtype=OWN, requires_grad=True)
+                return torch.autograd.grad(linear(point), point, a)[0]
+
+        made = Affine(
+            (x.step,),
+            linear,
+            absolute or (lambda z: linear(z).abs()),
+            adjoint or transposed,
+            terms,
+            reach,
+            bias=bias,
+            bias_size=bias_size,
+        )
+        return self.add(made, shape[1:])
+
+    def linear(self, x: Wire, weight: Tensor, bias: Tensor | None = None) -> Wire:
+        weight, size = own(weight), own(weight).abs()
+        out, into = weight.shape
+        return self._affine(
+            x,
+            lambda z: functional.linear(z, weight),
+            lambda z: functional.linear(z, size),
+            lambda a: a @ weight,
+            terms=into,
+            reach=out,
+            bias=None if bias is None else own(bias),
+        )
+
+    def matmul(self, x: Any, weight: Any) -> Wire:
+        if not isinstance(x, Wire) or not isinstance(weight, Tensor) or weight.dim() != 2:
+            raise Unknown("is no product of the input with a matrix of weights")
+        return self.linear(x, weight.t())
+
+    def conv2d(
+        self,
+        x: Wire,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Wire:
+        weight, size = own(weight), own(weight).abs()
+        kernel, dilation = weight.shape[2:], _pair(dilation)
+        if isinstance(padding, str):
+            total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
+            if any(t % 2 for t in total):
+                raise Unknown('pads one side more than the other (padding="same" with an even kernel)')
+            padding = [t // 2 for t in total]
+        rest = _pair(stride), _pair(padding), dilation, groups
+        out, into = weight.shape[:2]
+        adjoint: Callable[..., Tensor] = conv2d_input
+        return self._affine(
+            x,
+            lambda z: functional.conv2d(z, weight, None, *rest),
+            lambda z: functional.conv2d(z, size, None, *rest),
+            lambda a: adjoint([len(a), *x.shape], weight, a, *rest),
+            terms=into * math.prod(kernel),
+            reach=out // groups * math.prod(kernel),
+            bias=None if bias is None else own(bias).reshape(-1, 1, 1),
+        )
+
+    def scaled(
+        self, x: Wire, scale: Tensor, bias: Tensor | None = None, bias_size: Tensor | None = None, terms: int = 2
+    ) -> Wire:
+        """scale * x + bias, number by number."""
+        try:
+            same = (torch.zeros(1, *x.shape) * scale + (0 if bias is None else bias)).shape
+        except RuntimeError as error:
+            raise Unknown("combines shapes that do not fit") from error
+        if same != (1, *x.shape):
+            raise Unknown("repeats numbers or mixes rows by broadcasting")
+        size = scale.abs()
+        return self._affine(
+            x,
+            lambda z: z * scale,
+            lambda z: z * size,
+            lambda a: a * scale,
+            terms=terms,
+            reach=2,
+            bias=bias,
+            bias_size=bias_size,
+        )
+
+    def normalized(self, x: Wire, layer: nn.Module) -> Wire:
+        """Batch normalization in evaluation mode."""
+        part: Any = layer
+        if part.running_mean is None or part.running_var is None:
+            raise Unknown("normalizes by the batch (track_running_stats=False), so no row has an answer of its own")
+        column = (-1, *[1] * (len(x.shape) - 1))
+        mean, variance = own(part.running_mean), own(part.running_var)
+        scale = (variance + part.eps).rsqrt()
+        shift = torch.zeros_like(mean)
+        if part.affine:
+            scale, shift = scale * own(part.weight), own(part.bias)
+        size = (scale * mean).abs() + shift.abs()
+        bias = shift - scale * mean
+        return self.scaled(x, scale.reshape(column), bias.reshape(column), size.reshape(column), terms=16)
+
+    def relu(self, x: Wire, inplace: bool = False) -> Wire:  # noqa: ARG002  # torch's signature
+        return self.add(Relu((x.step,)), x.shape)
+
+    def add_up(self, x: Any, y: Any, *, alpha: float = 1) -> Wire:
+        if alpha != 1:
+            raise Unknown("adds with a factor (alpha)")
+        if isinstance(x, Wire) and isinstance(y, Wire):
+            _alike(x, y)
+            return self.add(Sum((x.step, y.step)), x.shape)
+        x, constant = (x, y) if isinstance(x, Wire) else (y, x)
+        return self.scaled(x, torch.ones((), dtype=OWN), own(constant))
+
+    def subtract(self, x: Any, y: Any, *, alpha: float = 1) -> Wire:
+        if alpha != 1:
+            raise Unknown("subtracts with a factor (alpha)")
+        if isinstance(x, Wire) and isinstance(y, Wire):
+            _alike(x, y)
+            return self.add(Sum((x.step, y.step), sign=-1), x.shape)
+        if isinstance(x, Wire):
+            return self.scaled(x, torch.ones((), dtype=OWN), -own(y))
+        return self.scaled(y, -torch.ones((), dtype=OWN), own(x))
+
+    def multiply(self, x: Any, y: Any) -> Wire:
+        x, factor = (x, y) if isinstance(x, Wire) else (y, x)
+        if isinstance(factor, Wire):
+            raise Unknown("multiplies two results, and only products with constants have bounds here")
+        return self.scaled(x, own(factor))
+
+    def divide(self, x: Any, y: Any) -> Wire:
+        if isinstance(y, Wire):
+            raise Unknown("divides by a result, and only quotients by constants have bounds here")
+        return self.scaled(x, 1 / own(y), terms=3)
+
+    def negative(self, x: Wire) -> Wire:
+        return self.scaled(x, -torch.ones((), dtype=OWN))
+
+    def mean(self, x: Wire, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Wire:
+        dims = [dim] if isinstance(dim, int) else list(dim or [])
+        dims = [d % (len(x.shape) + 1) for d in dims]
+        if not dims or 0 in dims or dtype is not None:
+            raise Unknown("takes a mean over the rows, or in another type")
+        count = math.prod(x.shape[d - 1] for d in dims)
+        return self._affine(x, lambda z: z.mean(dims, keepdim), terms=count + 1, reach=1)
+
+    def average(self, x: Wire, kernel_size: Any, *rest: Any, **settings: Any) -> Wire:
+        window = math.prod(_pair(kernel_size))
+        return self._affine(
+            x, lambda z: functional.avg_pool2d(z, kernel_size, *rest, **settings), terms=window + 1, reach=window
+        )
+
+    def adaptive(self, x: Wire, output_size: Any) -> Wire:
+        count = math.prod(x.shape[1:])
+        return self._affine(x, lambda z: functional.adaptive_avg_pool2d(z, output_size), terms=count + 1, reach=count)
+
+    def largest(
+        self,
+        x: Wire,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> Wire:
+        if return_indices or len(x.shape) != 3:
+            raise Unknown("returns positions, or pools something that is no image (N, C, H, W)")
+        step = stride or kernel_size
+        pool = MaxPool((x.step,), _pair(kernel_size), _pair(step), _pair(padding), _pair(dilation), ceil_mode)
+        return self.add(pool, pool.pool(torch.zeros(1, *x.shape, dtype=OWN))[0].shape[1:])
+
+    def shaped(self, x: Wire, change: Callable[[Tensor], Tensor]) -> Wire:
+        """Any change of shape that leaves the order of a row's numbers alone."""
+        after = change(torch.empty(1, *x.shape)).shape
+        if after[:1] != (1,) or len(after) < 2:
+            raise Unknown("folds the rows into another axis")
+        return self.add(Reshape((x.step,), x.shape, tuple(after[1:])), after[1:])
+
+    def flatten(self, x: Wire, start_dim: int = 0, end_dim: int = -1) -> Wire:
+        return self.shaped(x, lambda z: z.flatten(start_dim, end_dim))
+
+    def reshape(self, x: Wire, *shape: Any) -> Wire:
+        return self.shaped(x, lambda z: z.reshape(*shape))
+
+    def squeeze(self, x: Wire, *dim: Any) -> Wire:
+        if not dim or dim[0] == 0:
+            raise Unknown("may drop the axis of the rows (squeeze without an axis)")
+        return self.shaped(x, lambda z: z.squeeze(*dim))
+
+    def unsqueeze(self, x: Wire, dim: int) -> Wire:
+        return self.shaped(x, lambda z: z.unsqueeze(dim))
+
+    def same(self, x: Wire, *_: Any, **__: Any) -> Wire:
+        return x
+
+    def dropout(self, x: Wire, p: float = 0.5, training: bool = True, inplace: bool = False) -> Wire:  # noqa: ARG002
+        if training:
+            raise Unknown("drops numbers at random (training=True)")
+        return x
+
+
+class Unknown(Exception):
+    """What an operation does that has no bound here."""
+
+
+def own(value: Any) -> Tensor:
+    """A constant of the model in our own type. The model may round a Python number first: an error of one step more."""
+    return value.detach().to(OWN) if isinstance(value, Tensor) else torch.tensor(value, dtype=OWN)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[-1]))
+
+
+def _alike(x: Wire, y: Wire) -> None:
+    if x.shape != y.shape:
+        raise Unknown("combines results of different shapes")
+
+
+MODULES: dict[type[nn.Module], Callable[[Plan, Any, Wire], Wire]] = {
+    nn.Linear: lambda p, m, x: p.linear(x, m.weight, m.bias),
+    nn.Conv2d: lambda p, m, x: p.conv2d(x, m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups),
+    nn.BatchNorm1d: lambda p, m, x: p.normalized(x, m),
+    nn.BatchNorm2d: lambda p, m, x: p.normalized(x, m),
+    nn.ReLU: lambda p, _, x: p.relu(x),
+    nn.MaxPool2d: lambda p, m, x: p.largest(
+        x, m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode, m.return_indices
+    ),
+    nn.AvgPool2d: lambda p, m, x: p.average(
+        x, m.kernel_size, m.stride, m.padding, m.ceil_mode, m.count_include_pad, m.divisor_override
+    ),
+    nn.AdaptiveAvgPool2d: lambda p, m, x: p.adaptive(x, m.output_size),
+    nn.Flatten: lambda p, m, x: p.flatten(x, m.start_dim, m.end_dim),
+    nn.Unflatten: lambda p, m, x: p.shaped(x, m),
+    nn.Identity: lambda _p, _m, x: x,
+    nn.Dropout: lambda _p, _m, x: x,
+    nn.Dropout1d: lambda _p, _m, x: x,
+    nn.Dropout2d: lambda _p, _m, x: x,
+}
+
+FUNCTIONS: dict[Any, Callable[..., Wire]] = {
+    functional.linear: Plan.linear,
+    functional.conv2d: Plan.conv2d,
+    torch.conv2d: Plan.conv2d,
+    functional.relu: Plan.relu,
+    functional.relu_: Plan.relu,
+    torch.relu: Plan.relu,
+    torch.relu_: Plan.relu,
+    "relu": Plan.relu,
+    "relu_": Plan.relu,
+    operator.matmul: Plan.matmul,
+    torch.matmul: Plan.matmul,
+    "matmul": Plan.matmul,
+    functional.avg_pool2d: Plan.average,
+    functional.adaptive_avg_pool2d: Plan.adaptive,
+    functional.max_pool2d: Plan.largest,
+    torch.max_pool2d: Plan.largest,
+    torch.mean: Plan.mean,
+    "mean": Plan.mean,
+    torch.flatten: Plan.flatten,
+    "flatten": Plan.flatten,
+    torch.reshape: Plan.reshape,
+    "reshape": Plan.reshape,
+    "view": Plan.reshape,
+    torch.squeeze: Plan.squeeze,
+    "squeeze": Plan.squeeze,
+    torch.unsqueeze: Plan.unsqueeze,
+    "unsqueeze": Plan.unsqueeze,
+    functional.dropout: Plan.dropout,
+    "contiguous": Plan.same,
+    "clone": Plan.same,
+    "detach": Plan.same,
+    torch.neg: Plan.negative,
+    operator.neg: Plan.negative,
+}
+for _names, _method in (
+    (("add", "iadd"), Plan.add_up),
+    (("sub", "isub"), Plan.subtract),
+    (("mul", "imul"), Plan.multiply),
+    (("truediv", "itruediv"), Plan.divide),
+):
+    FUNCTIONS |= {getattr(operator, name): _method for name in _names}
+for _name, _method in (("add", Plan.add_up), ("sub", Plan.subtract), ("mul", Plan.multiply), ("div", Plan.divide)):
+    FUNCTIONS |= {getattr(torch, _name): _method, _name: _method, f"{_name}_": _method}
