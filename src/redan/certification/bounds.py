@@ -18,7 +18,7 @@ from redan.answers import evaluate, micro_batch
 from redan.certification.graph import steps_of
 from redan.certification.passes import Bounds, intervals, lower, refined
 from redan.certification.region import Region, region
-from redan.certification.rounding import OWN, Rounding
+from redan.certification.rounding import OWN, Rounding, full_precision
 from redan.certification.steps import Step
 from redan.engine.intake import checked_rows, count_classes
 from redan.engine.run import fits_rows
@@ -121,9 +121,10 @@ def _certifiable(target: Target[Tensor]) -> TorchTarget:
             f"bounds cover the rounding of float32 and float64 on a CPU, and this model is {target.dtype} on "
             f"{target.device}; move it with model.float().cpu()"
         )
-    if torch.get_float32_matmul_precision() != "highest":
+    if torch.is_autocast_enabled("cpu") or not full_precision():
         raise NotCertifiableError(
-            "torch may multiply in fewer bits than float32 has; call torch.set_float32_matmul_precision('highest')"
+            "torch may multiply in fewer bits than the model's type has; leave autocast, call "
+            "torch.set_float32_matmul_precision('highest'), and unset ONEDNN_DEFAULT_FPMATH_MODE"
         )
     odd = {str(p.dtype) for p in (*target.module.parameters(), *target.module.buffers()) if p.is_floating_point()}
     if odd - {str(target.dtype)}:

@@ -8,6 +8,7 @@ convolutions, nor products in fewer bits than the type has (TF32, bfloat16).
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,14 @@ def gamma(terms: int, u: float) -> float:
     True
     """
     return terms * u / (1 - terms * u) if terms * u < 0.5 else float("inf")
+
+
+def full_precision() -> bool:
+    """Whether torch is set to multiply in all bits of a type on a CPU. Newer versions have a setting a kernel."""
+    parts = [getattr(torch.backends.mkldnn, name, None) for name in ("conv", "matmul")]
+    set_to = {getattr(part, "fp32_precision", "none") for part in (*parts, torch.backends.mkldnn, torch.backends)}
+    strict = os.environ.get("ONEDNN_DEFAULT_FPMATH_MODE", "STRICT").upper() == "STRICT"
+    return strict and torch.get_float32_matmul_precision() == "highest" and not set_to - {"none", "ieee"}
 
 
 @dataclass(frozen=True, slots=True)
