@@ -12,18 +12,19 @@ from redan.engine.run import attack
 from redan.errors import NotBuiltError, RedanError, SettingError
 from redan.evasion.apgd import APGD
 from redan.evasion.apgd_l1 import APGDL1
-from redan.evasion.cascade import Sweep
+from redan.evasion.cascade import Restarts, Sweep
+from redan.evasion.fab import FAB
 from redan.evasion.fmn import FMN
 from redan.evasion.spatial import SpatialGrid
 from redan.evasion.square import Square, SquareL1, SquareL2
 from redan.evidence.statistics import interval
-from redan.losses import targeted_dlr
+from redan.losses import dlr, targeted_dlr
 from redan.oracle import Capability, Limits
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
 from redan.perturbations.spatial import Spatial
-from redan.protocols import Access
-from redan.robustness import Mode, RobustAccuracy, attacks_of, robust_accuracy
+from redan.protocols import Access, Bounded
+from redan.robustness import Mode, RobustAccuracy, attacks_of, eot_of, robust_accuracy
 from redan.targets import from_torch
 from redan.testing.victims import LinearVictim, dual_linf
 
@@ -125,8 +126,15 @@ def test_a_random_model_is_scored_by_means() -> None:
 
 
 def test_modes_grow() -> None:
-    sizes = {mode: len(attacks_of(mode, Linf(0.1), Access.GRADIENTS, 10)) for mode in Mode if mode != Mode.AUTOATTACK}
-    assert sizes == {Mode.QUICK: 1, Mode.DEFAULT: 3, Mode.AUDIT: 3}
+    sizes = {mode: len(attacks_of(mode, Linf(0.1), Access.GRADIENTS, 10)) for mode in Mode}
+    assert sizes == {
+        Mode.QUICK: 1,
+        Mode.DEFAULT: 3,
+        Mode.AUDIT: 3,
+        Mode.AUTOATTACK: 4,
+        Mode.AUTOATTACK_PLUS: 6,
+        Mode.AUTOATTACK_RAND: 2,
+    }
     x, y = VICTIM.rows(8)
     values = [scored(VICTIM.module(), x, y, mode=mode).value for mode in ("quick", "default", "audit")]
     assert values == sorted(values, reverse=True)
@@ -167,10 +175,67 @@ def test_pictures_are_shifted_whatever_is_known() -> None:
         assert (name, made) == ("spatial-grid", SpatialGrid(queries=9))
 
 
-def test_autoattack_is_refused_by_name() -> None:
-    x, y = VICTIM.rows(4)
-    with pytest.raises(NotBuiltError, match="mode autoattack is not built yet; use audit"):
-        scored(VICTIM.module(), x, y, mode="autoattack")
+def test_autoattack_is_its_authors_protocol() -> None:
+    """Components, steps, targets, restarts and queries of set_version in the authors' code."""
+    standard, plus, rand = Mode.AUTOATTACK, Mode.AUTOATTACK_PLUS, Mode.AUTOATTACK_RAND
+    targeted, fab = Sweep(APGD(steps=100, loss=targeted_dlr), targets=9), Sweep(FAB(steps=100), targets=9)
+    square = ("square", Square(queries=5000))
+    assert attacks_of(standard, Linf(0.1), Access.GRADIENTS, 10) == (
+        ("apgd-ce", APGD(steps=100)), ("apgd-t", targeted), ("fab-t", fab), square,
+    )  # fmt: skip
+    assert attacks_of(plus, Linf(0.1), Access.GRADIENTS, 10) == (
+        ("apgd-ce", Restarts(APGD(steps=100), 5)),
+        ("apgd-dlr", Restarts(APGD(steps=100, loss=dlr), 5)),
+        ("fab", FAB(steps=100, restarts=5, candidates=9)),
+        square,
+        ("apgd-t", targeted),
+        ("fab-t", fab),
+    )
+    assert dict(attacks_of(standard, L1(9.0), Access.GRADIENTS, 10))["apgd-t"] == Sweep(
+        APGDL1(steps=100, loss=targeted_dlr), targets=5
+    )
+    assert attacks_of(rand, L2(1.0), Access.GRADIENTS, 10) == (("apgd-ce", APGD()), ("apgd-dlr", APGD(loss=dlr)))
+    assert (eot_of(rand, 1), eot_of(rand, 50), eot_of(standard, 1)) == (20, 50, 1)
+
+
+@pytest.mark.parametrize("mode", ["autoattack", "autoattack-plus"])
+def test_autoattack_runs(mode: str) -> None:
+    x, y = VICTIM.rows(12)
+    found = scored(VICTIM.module(), x, y, mode=mode)
+    assert found.value <= scored(VICTIM.module(), x, y, mode="quick").value
+    assert set(found.by) >= {"apgd-ce", "apgd-t", "fab-t", "square"}
+
+
+def test_autoattack_for_stochastic_models_takes_twenty_draws() -> None:
+    class Noisy(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = VICTIM.module()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            z: torch.Tensor = self.inner(x)
+            return z + 0.5 * torch.randn_like(z)
+
+    x, y = VICTIM.rows(8)
+    target = from_torch(Noisy().eval(), classes=4, stochastic=True)
+    found = robust_accuracy(target, x, y, within=Linf(0.01), mode="autoattack-rand")
+    assert found.backwards > 0
+    assert found.backwards % 20 == 0
+    with pytest.raises(SettingError, match="declared deterministic"):
+        scored(VICTIM.module(), x, y, mode="autoattack-rand")
+
+
+@pytest.mark.parametrize(
+    ("within", "knowledge", "words"),
+    [
+        (L0(2), Access.GRADIENTS, "defined in Linf, L2 and L1, not in L0; use mode audit"),
+        (Spatial(5, 0), Access.GRADIENTS, "not in Spatial"),
+        (Linf(0.1), Access.SCORES, "needs the model's own gradients"),
+    ],
+)
+def test_autoattack_where_it_is_not_defined_is_refused(within: Bounded, knowledge: Access, words: str) -> None:
+    with pytest.raises(NotBuiltError, match=words):
+        attacks_of(Mode.AUTOATTACK, within, knowledge, 10)
 
 
 def test_an_unknown_mode_is_refused() -> None:

@@ -17,7 +17,8 @@ from redan.engine.run import Progress, checked_eot, fits_rows, run
 from redan.errors import NotBuiltError
 from redan.evasion.apgd import APGD
 from redan.evasion.apgd_l1 import APGDL1
-from redan.evasion.cascade import Sweep
+from redan.evasion.cascade import Restarts, Sweep
+from redan.evasion.fab import FAB
 from redan.evasion.fmn import FMN
 from redan.evasion.momentum import MomentumFGSM
 from redan.evasion.sigma_zero import SigmaZero
@@ -25,7 +26,7 @@ from redan.evasion.spatial import SpatialGrid
 from redan.evasion.square import Square, SquareL1, SquareL2
 from redan.evidence.bootstrap import bootstrap_bounds
 from redan.evidence.statistics import interval
-from redan.losses import targeted_dlr
+from redan.losses import dlr, targeted_dlr
 from redan.oracle import Capability, Limits, Purse
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
@@ -44,11 +45,17 @@ class Mode(StrEnum):
     DEFAULT = "default"
     AUDIT = "audit"
     AUTOATTACK = "autoattack"
+    """AutoAttack's standard version, to the letter: for a number beside others' (Croce and Hein 2020)."""
+    AUTOATTACK_PLUS = "autoattack-plus"
+    AUTOATTACK_RAND = "autoattack-rand"
+    """Its version for stochastic models: gradients averaged over 20 draws."""
 
 
 _MOVES = (Linf, L2, L1, L0, Spatial)
 _APGD: dict[type, type[APGD] | type[APGDL1]] = {Linf: APGD, L2: APGD, L1: APGDL1}
 _SQUARE: dict[type, type[Square] | type[SquareL2] | type[SquareL1]] = {Linf: Square, L2: SquareL2, L1: SquareL1}
+_BY_PROTOCOL = (Mode.AUTOATTACK, Mode.AUTOATTACK_PLUS, Mode.AUTOATTACK_RAND)
+_RAND_DRAWS = 20
 _SQUARE_QUERIES = {Mode.QUICK: 500, Mode.DEFAULT: 1000, Mode.AUDIT: 5000}
 
 
@@ -69,14 +76,16 @@ def attacks_of(
     APGDL1 and SquareL1. In L2 and L1, default and audit run FMN too: coming from outside the ball, it finds answers
     that no climb inside it does. In L0 sigma-zero, and in default and audit FMN. With surrogates (whose the gradients
     are): MI-FGSM, and in default and audit its variance-tuned and its translation-invariant, diverse forms. Shifts and
-    turns are tried on a grid, whatever is known. Raises NotBuiltError where a mode has no attacks.
+    turns are tried on a grid, whatever is known. autoattack, autoattack-plus and autoattack-rand are the authors'
+    protocol in Linf, L2 and L1, with the steps, targets, restarts and queries of their code. Raises NotBuiltError where
+    a mode has no attacks.
     """
     kind = type(within)
     most = capability.queries_per_row if capability else None
     if kind not in _MOVES:
         raise NotBuiltError(f"the {kind.__name__} attacks are not built yet")
-    if mode is Mode.AUTOATTACK:
-        raise NotBuiltError("mode autoattack is not built yet; use audit, which runs its attacks but for FAB-T")
+    if mode in _BY_PROTOCOL:
+        return _autoattack(mode, kind, knowledge, classes, surrogates=surrogates)
     if kind is Spatial:
         return (("spatial-grid", SpatialGrid(queries=most or 774)),)
     if knowledge < Access.SCORES:
@@ -94,6 +103,30 @@ def attacks_of(
     targeted = Sweep(apgd(loss=targeted_dlr), targets=min(9, classes - 1))
     climbed = ("apgd-ce", apgd()), ("apgd-t", targeted), square
     return climbed if kind is Linf else (climbed[0], ("fmn", FMN()), *climbed[1:])
+
+
+def _autoattack(mode: Mode, kind: type, knowledge: Access, classes: int, *, surrogates: bool) -> tuple[Named, ...]:
+    """The authors' protocol, with our attacks (github.com/fra31/auto-attack, version standard, plus or rand)."""
+    if kind not in _APGD:
+        raise NotBuiltError(f"AutoAttack is defined in Linf, L2 and L1, not in {kind.__name__}; use mode audit")
+    if knowledge < Access.GRADIENTS or surrogates:
+        raise NotBuiltError("AutoAttack needs the model's own gradients; use mode audit for this attacker")
+    apgd, ways = _APGD[kind], min(9, classes - 1)
+    if mode is Mode.AUTOATTACK_RAND:
+        return ("apgd-ce", apgd()), ("apgd-dlr", apgd(loss=dlr))
+    narrow = kind is L1 and mode is Mode.AUTOATTACK
+    targeted = ("apgd-t", Sweep(apgd(loss=targeted_dlr), targets=min(5, ways) if narrow else ways))
+    fab, square = ("fab-t", Sweep(FAB(steps=100), targets=ways)), ("square", _SQUARE[kind](queries=5000))
+    if mode is Mode.AUTOATTACK:
+        return ("apgd-ce", apgd()), targeted, fab, square
+    every = FAB(steps=100, restarts=5, candidates=classes - 1)
+    climbs = ("apgd-ce", Restarts(apgd(), 5)), ("apgd-dlr", Restarts(apgd(loss=dlr), 5))
+    return *climbs, ("fab", every), square, targeted, fab
+
+
+def eot_of(mode: Mode, eot: int) -> int:
+    """The draws a gradient is averaged over, unless more are asked for: 20 in AutoAttack's rand, else 1."""
+    return max(eot, _RAND_DRAWS) if mode is Mode.AUTOATTACK_RAND else eot
 
 
 def _sparse(mode: Mode, knowledge: Access) -> tuple[Named, ...]:
@@ -155,7 +188,7 @@ def robust_accuracy(
 ) -> RobustAccuracy:
     """Robust accuracy of a model on rows x (N, …) with right classes y (N,), against the attacks of a mode.
 
-    The arguments are those of `attack`; mode: quick, default or audit (see `attacks_of`).
+    The arguments are those of `attack`; mode: quick, default, audit or one of AutoAttack's (see `attacks_of`).
 
     >>> import torch
     >>> from redan.perturbations.norms import Linf
@@ -179,7 +212,7 @@ def robust_accuracy(
         knowledge=min(knowledge, target.access),
         capability=capability or Capability(),
         seed=seed,
-        eot=checked_eot(eot, target),
+        eot=checked_eot(eot_of(Mode(mode), eot), target),
     )
     found = run(job, workers=workers, block=block, purse=Purse(limits or Limits()), progress=progress)
     return _score(found, job)

@@ -129,7 +129,11 @@ def test_the_attacker_s_success_rate_is_judged(shop: Write) -> None:
             "no L0 attack without gradients is built yet",
         ),
         ({"attackers__0__knowledge": "labels"}, "anyone", "no attack on labels alone is built yet"),
-        ({"attacks__mode": "autoattack"}, "anyone", "mode autoattack is not built yet"),
+        (
+            {"attacks__mode": "autoattack", "attackers__0__knowledge": "scores"},
+            "anyone",
+            "AutoAttack needs the model's own gradients",
+        ),
         ({"attacks__skip": ["apgd-ce"]}, "anyone", "every attack was skipped"),
     ],
     ids=["poisoning", "extraction", "patch", "l0", "labels", "autoattack", "all skipped"],

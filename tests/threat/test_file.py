@@ -222,7 +222,7 @@ WRONG = {
         "metric: robust_acuracy",
         ["requirements[1].metric", "mean robust_accuracy?"],
     ),
-    "mode": ("mode: default", "mode: thorough", ["attacks.mode must be quick, default, audit or autoattack"]),
+    "mode": ("mode: default", "mode: thorough", ["attacks.mode must be quick, default, audit, autoattack"]),
     "device": ("device: auto", "device: gpu", ["run.device must be auto, cpu, mps, cuda, cuda:N", "got 'gpu'"]),
     "workers": ("workers: auto", "workers: none", ["run.workers must be a whole number from 1 or auto, got 'none'"]),
     "retention": ("keep_inputs: all", "keep_inputs: some", ["run.keep_inputs must be all, broken or none"]),

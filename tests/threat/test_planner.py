@@ -215,7 +215,10 @@ REGRESSION: dict[str, Any] = {
         ({**IMAGE, "attackers__0__change": {"patch": {"area": 0.1}}}, "changes of kind patch are not built yet"),
         (REGRESSION, "task: regression is not built yet"),
         ({"system__task": "multilabel"}, "task: multilabel is not built yet"),
-        ({"attacks__mode": "autoattack"}, "mode autoattack is not built yet"),
+        (
+            {"attacks__mode": "autoattack", "attackers__0__change": {"l0": 2}},
+            "AutoAttack is defined in Linf, L2 and L1",
+        ),
     ],
 )
 def test_what_is_not_built_is_named(shop: Write, changed: dict[str, Any], words: str) -> None:

@@ -28,6 +28,7 @@ from redan.evidence.report import Report
 from redan.evidence.summary import Summary
 from redan.evidence.verdict import settled
 from redan.oracle import Limits, Purse
+from redan.robustness import Mode, eot_of
 from redan.threat.file import Loaded, read
 from redan.threat.inputs import ImageInputs
 from redan.threat.planner import Campaign, Plan, plan
@@ -253,7 +254,7 @@ def job_of(ready: Prepared, campaign: Campaign, rows: Sequence[int]) -> Job:
         surrogates=built.surrogates.get(campaign.attacker.name),
         capability=campaign.capability,
         seed=ready.loaded.model.statistics.seed,
-        eot=ready.loaded.model.attacks.eot,
+        eot=eot_of(Mode(ready.loaded.model.attacks.mode.value), ready.loaded.model.attacks.eot),
         contain=True,
     )
 

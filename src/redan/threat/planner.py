@@ -14,7 +14,7 @@ from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
 from redan.perturbations.spatial import Spatial
 from redan.protocols import Access, Attack, Ball, Bounded, cost, is_ball, needs
-from redan.robustness import Mode, Named, attacks_of
+from redan.robustness import Mode, Named, attacks_of, eot_of
 from redan.threat import attackers as who
 from redan.threat.changes import Change, L0Change, L1Change, L2Change, LinfChange, SpatialChange, SpatialLimits
 from redan.threat.schema import ThreatModel
@@ -152,7 +152,8 @@ def _misfit(attack: Attack[Any, Any], within: Bounded, knowledge: Access) -> str
 
 def _chosen(campaign: Campaign, model: ThreatModel, known: Mapping[str, Technique]) -> Iterator[Step]:
     for name, attack in campaign.attacks:
-        classes, eot = model.system.class_count or 2, model.attacks.eot
+        classes = model.system.class_count or 2
+        eot = eot_of(Mode(model.attacks.mode.value), model.attacks.eot)
         most = cost(attack, classes, eot)
         asked = _asked(campaign, attack, classes, eot)
         own = name not in known

@@ -50,6 +50,11 @@ class ModeName(StrEnum):
     DEFAULT = "default"
     AUDIT = "audit"
     AUTOATTACK = "autoattack"
+    """AutoAttack's standard version, to compare a number with others'."""
+    AUTOATTACK_PLUS = "autoattack-plus"
+    """Its version with restarts."""
+    AUTOATTACK_RAND = "autoattack-rand"
+    """Its version for stochastic models."""
 
 
 class Attacks(Part):
