@@ -55,14 +55,19 @@ def dlr(output: Tensor, goal: ClassGoal) -> Tensor:
     return margin(output, goal) / (top[:, 0] - top[:, 2] + 1e-12)
 
 
+def gap(output: Tensor, goal: PairGoal) -> Tensor:
+    """The target's score minus the right class's, z_t - z_y: the margin toward one wrong class."""
+    return _at(output, goal.label) - _at(output, goal.truth)
+
+
 def targeted_dlr(output: Tensor, goal: PairGoal) -> Tensor:
     """Targeted difference of logits ratio (Croce and Hein 2020, eq. 7): (z_t - z_y) / (z_1 - (z_3 + z_4) / 2).
 
     With fewer than four classes there is no z_4 (and with z_3 alone the ratio is constant where t is last), so the
     difference is used bare.
     """
-    gap = _at(output, goal.label) - _at(output, goal.truth)
+    apart = gap(output, goal)
     if output.shape[1] < 4:
-        return gap
+        return apart
     top = output.topk(4, 1).values
-    return gap / (top[:, 0] - top[:, 2:].mean(1) + 1e-12)
+    return apart / (top[:, 0] - top[:, 2:].mean(1) + 1e-12)
