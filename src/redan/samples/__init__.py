@@ -1,8 +1,8 @@
-"""Small real data and checkpoints for the first run: a cut of Fashion-MNIST and four image classifiers.
+"""Small real data and checkpoints for the first run: a cut of Fashion-MNIST and seven image classifiers.
 
     fashion_mnist()        images and labels of the shipped test or training rows
     fashion_mnist_test()   the test rows as the mapping that a threat model reads from "module:function"
-    model(name)            a trained classifier, "natural", "robust", "residual" or "distilled"
+    model(name)            a trained classifier, "natural", "robust", "residual", "distilled", "fast", "trades" or "winners"
     path(name)             where a shipped file lies
 
 Every file is compared with its SHA-256 digest below before it is used, and nothing is unpickled. The data
@@ -49,6 +49,9 @@ DIGESTS: Mapping[str, str] = MappingProxyType(
         "fashion_robust.safetensors": "29340c87bb4eeabe834e0a610df7508f36147ef0ad17f4f11678adceacea3995",
         "fashion_residual.safetensors": "48085a6bb0263f6f408a42ce594a5d1c369135715155c336ba18fa42700614a1",
         "fashion_distilled.safetensors": "89cab042caae99018b2a735a573970c3db7b84bdd9c9c9e45251e7067389f696",
+        "fashion_fast.safetensors": "bcec1a3d4ab061e9d4fbc00b0e20acd87f3d330a2c6eb663bfd73baceac186a7",
+        "fashion_trades.safetensors": "89860afd7d7f7fded048d8056134d08e8b782e8f77a0eca83b2dccae857b1b1b",
+        "fashion_winners.safetensors": "ec38d46dbabddbc1808f83cd97ba97b8e624d058d3483808babd98b3c55f92df",
     }
 )
 """SHA-256 in hexadecimal of each shipped file."""
@@ -102,14 +105,23 @@ def model(name: str) -> nn.Module:
     "natural" was trained on clean images; "robust" (same network) and "residual" (batch normalization)
     were trained against projected gradient descent at l-infinity radius 0.1. "distilled" (the network of
     "natural") has defensive distillation at temperature 100: its cross-entropy hides its gradients, its
-    logits do not. All four map images (N, 1, 28, 28) in [0, 1] to logits (N, 10).
+    logits do not. "fast" and "trades" (the same network) were trained by FGSM-RS and by TRADES. "winners" keeps
+    the largest tenth of its units in each layer (k-WTA), which misleads gradients. All map images (N, 1, 28, 28) in [0, 1] to logits (N, 10).
     """
     # Imported here because torch takes seconds to load, and the data above do not need it.
     from safetensors.torch import load
 
-    from redan.samples.models import cnn, residual
+    from redan.samples.models import cnn, residual, winners
 
-    builders = {"natural": cnn, "robust": cnn, "residual": residual, "distilled": cnn}
+    builders = {
+        "natural": cnn,
+        "robust": cnn,
+        "residual": residual,
+        "distilled": cnn,
+        "fast": cnn,
+        "trades": cnn,
+        "winners": winners,
+    }
     if name not in builders:
         raise DataError(f'there is no sample model "{name}"; choose one of {", ".join(builders)}')
     network = builders[name]()
