@@ -2,7 +2,7 @@
 
     fashion_mnist()        images and labels of the shipped test or training rows
     fashion_mnist_test()   the test rows as the mapping that a threat model reads from "module:function"
-    model(name)            a trained classifier, "natural", "robust", "residual", "distilled", "fast", "trades" or "winners"
+    model(name)            a trained classifier: "natural", "robust", "residual", "distilled", "fast", "trades", "winners"
     path(name)             where a shipped file lies
 
 Every file is compared with its SHA-256 digest below before it is used, and nothing is unpickled. The data
@@ -105,8 +105,9 @@ def model(name: str) -> nn.Module:
     "natural" was trained on clean images; "robust" (same network) and "residual" (batch normalization)
     were trained against projected gradient descent at l-infinity radius 0.1. "distilled" (the network of
     "natural") has defensive distillation at temperature 100: its cross-entropy hides its gradients, its
-    logits do not. "fast" and "trades" (the same network) were trained by FGSM-RS and by TRADES. "winners" keeps
-    the largest tenth of its units in each layer (k-WTA), which misleads gradients. All map images (N, 1, 28, 28) in [0, 1] to logits (N, 10).
+    logits do not. "fast" and "trades" (the same network) were trained by FGSM-RS and by TRADES. "winners"
+    keeps the largest tenth of its units in each layer (k-WTA), which misleads gradients. All map images
+    (N, 1, 28, 28) in [0, 1] to logits (N, 10).
     """
     # Imported here because torch takes seconds to load, and the data above do not need it.
     from safetensors.torch import load
