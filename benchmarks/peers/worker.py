@@ -6,7 +6,7 @@ to its standard input as JSON lines and reads one JSON line back for each:
     {"peer": "foolbox", "model": "robust", "norm": "linf", "eps": 0.1, "rows": 256, "seed": 0, "out": "a.st"}
     {"cpu_seconds": 1.44, "wall": 1.45, "forwards": null, "backwards": null}
 
-* ``peer`` is a key of ``attacks.PEERS``, ``model`` one of natural, robust, residual. The rows are the first
+* ``peer`` is a key of ``attacks.PEERS``, ``model`` one of BUILDERS. The rows are the first
   ``rows`` test images. ``out`` is optional; the adversarial images are saved there, in the safetensors format,
   as ``x_adv``.
 * ``"count": true`` counts passes instead of seconds, because counting costs time: ``forwards`` and
@@ -73,7 +73,15 @@ def load_module(name: str, path: Path) -> ModuleType:
 attacks = load_module("peers_pgd", Path(__file__).with_name("pgd_attacks.py"))
 
 SAMPLES = Path(__file__).resolve().parents[2] / "src" / "redan" / "samples"
-BUILDERS = {"natural": "cnn", "robust": "cnn", "residual": "residual"}
+BUILDERS = {
+    "natural": "cnn",
+    "robust": "cnn",
+    "residual": "residual",
+    "distilled": "cnn",
+    "fast": "cnn",
+    "trades": "cnn",
+    "winners": "winners",
+}
 PACKAGES = (
     "adversarial-robustness-toolbox",
     "foolbox",

@@ -18,6 +18,7 @@ from redan.evasion.ddn import DDN
 from redan.evasion.deepfool import DeepFool
 from redan.evasion.ead import EAD
 from redan.evasion.fab import FAB
+from redan.evasion.fast_cascade import FastCascade, FastCascadeL2
 from redan.evasion.fgsm import FGSM
 from redan.evasion.fmn import FMN
 from redan.evasion.jsma import JSMA
@@ -87,6 +88,8 @@ def _ti_di_mi_fgsm() -> MomentumFGSM:
 
 
 ATTACKS: tuple[Entry, ...] = (
+    Entry("fast-cascade", FastCascade, (Linf,), "redan's own", (_WHITE_BOX, _EVADE)),
+    Entry("fast-cascade", FastCascadeL2, (L2,), "redan's own", (_WHITE_BOX, _EVADE)),
     Entry("random-noise", RandomNoise, (Linf, L2, L1, L0), "a baseline", (_EVADE,)),
     Entry("fgsm", FGSM, (Linf, L2, L1), "Goodfellow 2015, arXiv:1412.6572", (_WHITE_BOX, _EVADE)),
     Entry("bim", BIM, (Linf, L2, L1), "Kurakin 2017, arXiv:1607.02533", (_WHITE_BOX, _EVADE)),

@@ -19,6 +19,7 @@ from redan.evasion.apgd import APGD
 from redan.evasion.apgd_l1 import APGDL1
 from redan.evasion.cascade import Restarts, Sweep
 from redan.evasion.fab import FAB
+from redan.evasion.fast_cascade import FastCascade, FastCascadeL2
 from redan.evasion.fmn import FMN
 from redan.evasion.momentum import MomentumFGSM
 from redan.evasion.sigma_zero import SigmaZero
@@ -53,6 +54,7 @@ class Mode(StrEnum):
 
 _MOVES = (Linf, L2, L1, L0, Spatial)
 _APGD: dict[type, type[APGD] | type[APGDL1]] = {Linf: APGD, L2: APGD, L1: APGDL1}
+_FAST: dict[type, type[FastCascade] | type[FastCascadeL2]] = {Linf: FastCascade, L2: FastCascadeL2}
 _SQUARE: dict[type, type[Square] | type[SquareL2] | type[SquareL1]] = {Linf: Square, L2: SquareL2, L1: SquareL1}
 _BY_PROTOCOL = (Mode.AUTOATTACK, Mode.AUTOATTACK_PLUS, Mode.AUTOATTACK_RAND)
 _RAND_DRAWS = 20
@@ -70,11 +72,12 @@ def attacks_of(
 ) -> tuple[Named, ...]:
     """The attacks of a mode, in the order they run, with their names.
 
-    With gradients: quick is APGD on cross-entropy, 50 steps; default is APGD on cross-entropy and, at each of
-    min(9, K - 1) classes, on the targeted DLR loss, 100 steps each, then Square with 1,000 queries; audit is
-    the same with 5,000. With scores: Square, with all the queries that the attacker may spend. In L1 they are
-    APGDL1 and SquareL1. In L2 and L1, default and audit run FMN too: coming from outside the ball, it finds answers
-    that no climb inside it does. In L0 sigma-zero, and in default and audit FMN. With surrogates (whose the gradients
+    With gradients, in Linf and L2: quick is the fast cascade cut short, default the whole of it, with 1,000 queries of
+    Square on the nearest rows, and audit adds 5,000 queries of Square on all rows that are left. In L1 quick is APGD
+    on cross-entropy, 50 steps; default is APGD on cross-entropy, FMN (coming from outside the ball, it finds answers
+    that no climb inside it does), APGD at each of min(9, K - 1) classes on the targeted DLR loss, 100 steps each, and
+    Square with 1,000 queries; audit is the same with 5,000. With scores: Square, with all the queries that the attacker
+    may spend. In L0 sigma-zero, and in default and audit FMN. With surrogates (whose the gradients
     are): MI-FGSM, and in default and audit its variance-tuned and its translation-invariant, diverse forms. Shifts and
     turns are tried on a grid, whatever is known. autoattack, autoattack-plus and autoattack-rand are the authors'
     protocol in Linf, L2 and L1, with the steps, targets, restarts and queries of their code. Raises NotBuiltError where
@@ -95,14 +98,16 @@ def attacks_of(
     if surrogates:
         return _transferred(mode)
     queries = _SQUARE_QUERIES[mode] if knowledge == Access.GRADIENTS or most is None else most
-    apgd, square = _APGD[kind], ("square", _SQUARE[kind](queries=queries))
+    square = ("square", _SQUARE[kind](queries=queries))
     if knowledge == Access.SCORES:
         return (square,)
+    if kind in _FAST:
+        cascade = ("fast-cascade", _FAST[kind](thorough=mode is not Mode.QUICK))
+        return (cascade, square) if mode is Mode.AUDIT else (cascade,)
     if mode is Mode.QUICK:
-        return (("apgd-ce", apgd(steps=50)),)
-    targeted = Sweep(apgd(loss=targeted_dlr), targets=min(9, classes - 1))
-    climbed = ("apgd-ce", apgd()), ("apgd-t", targeted), square
-    return climbed if kind is Linf else (climbed[0], ("fmn", FMN()), *climbed[1:])
+        return (("apgd-ce", APGDL1(steps=50)),)
+    targeted = Sweep(APGDL1(loss=targeted_dlr), targets=min(9, classes - 1))
+    return ("apgd-ce", APGDL1()), ("fmn", FMN()), ("apgd-t", targeted), square
 
 
 def _autoattack(mode: Mode, kind: type, knowledge: Access, classes: int, *, surrogates: bool) -> tuple[Named, ...]:

@@ -18,10 +18,12 @@ from redan.evasion.carlini_wagner_linf import CarliniWagnerLinf
 from redan.evasion.cascade import Cascade, Restarts, Sweep
 from redan.evasion.ddn import DDN
 from redan.evasion.deepfool import DeepFool
+from redan.evasion.descent import Descent
 from redan.evasion.ead import EAD
 from redan.evasion.fab import FAB
+from redan.evasion.fast_cascade import Closing, FastCascade, FastCascadeL2, Stage
 from redan.evasion.fgsm import FGSM
-from redan.evasion.fmn import FMN
+from redan.evasion.fmn import FMN, Start
 from redan.evasion.jsma import JSMA
 from redan.evasion.lbfgs import LBFGS
 from redan.evasion.momentum import MomentumFGSM
@@ -33,7 +35,7 @@ from redan.evasion.spatial import SpatialGrid
 from redan.evasion.square import Square, SquareL1, SquareL2
 from redan.evasion.treatments import Translated, Variance
 from redan.evasion.universal import Stamp
-from redan.losses import dlr, targeted_dlr
+from redan.losses import dlr, margin, targeted_dlr
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
 from redan.perturbations.spatial import Spatial
@@ -99,6 +101,15 @@ ATTACKS: list[tuple[Attack[Any, Any], tuple[str, ...], float | None]] = [
     (DDN(steps=25), ("L2",), 1.05),
     (FMN(steps=40), ("Linf", "L2", "L1"), 1.25),
     (FMN(steps=20, outside=False), ("L2",), 1.1),
+    (FMN(steps=40, rate=0.3, start=Start.FAR), ("Linf", "L2", "L1"), 1.25),
+    (FMN(steps=40, start=Start.OPPOSITE), ("Linf", "L2", "L1"), 1.25),
+    (Descent(), ("Linf", "L2", "L1"), 1.05),
+    (Descent(steps=20, random_start=True, loss=margin), ("Linf", "L2", "L1"), 1.05),
+    (Closing((Descent(),), Descent(random_start=True, loss=margin), (Stage(PGD(steps=4), 0.5),)), ("Linf", "L2"), 1.05),
+    (FastCascade(thorough=False), ("Linf",), 1.05),
+    (FastCascade(queries=20), ("Linf",), 1.05),
+    (FastCascadeL2(thorough=False), ("L2",), 1.05),
+    (FastCascadeL2(queries=20), ("L2",), 1.05),
     (PDPGD(steps=12, dual_rate=0.5), ("Linf", "L2", "L1"), None),
     (FMN(steps=8), ("Counted",), None),
     (PDPGD(steps=8), ("Counted",), None),

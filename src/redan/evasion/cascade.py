@@ -1,4 +1,4 @@
-"""Attacks made of attacks: one after another, one again, one where it promises most, or one at each wrong class.
+"""Attacks made of attacks: one after another, one again, or one at each wrong class.
 
 Each is an attack itself. What it needs is what its parts need: mypy infers it, and the planner reads `parts`.
 """
@@ -11,8 +11,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from redan.protocols import Attack, Ball, Cost, Labels, Scores, cost, in_turn
-from redan.rows import PerturbationSet, Rows, take
+from redan.protocols import Attack, Cost, Labels, Scores, cost, in_turn
+from redan.rows import PerturbationSet, Rows
 
 R = TypeVar("R", bound=Labels[Any])
 S = TypeVar("S", bound=Scores[Any])
@@ -55,31 +55,6 @@ class Restarts(Generic[R, W]):
         for restart in range(self.times):
             (rows,) = referee.survivors(rows)
             self.attack(referee, rows.keyed(f"restart {restart}"))
-
-
-@dataclass(frozen=True, slots=True)
-class Near(Generic[R]):
-    """One attack on the rows that look breakable: whose nearest answer so far lies within `factor` radii.
-
-    A row of which no attack has found any answer, however far, says nothing of its boundary and is attacked too.
-    """
-
-    attack: Attack[R, Rows[Any, Ball]]
-    factor: float
-
-    @property
-    def parts(self) -> tuple[Attack[R, Rows[Any, Ball]], ...]:
-        return (self.attack,)
-
-    def cost(self, classes: int) -> Cost:
-        return cost(self.attack, classes) or Cost(0, 0)
-
-    def __call__(self, referee: R, rows: Rows[Any, Ball]) -> None:
-        (rows,) = referee.survivors(rows)
-        far = referee.best(rows).distance
-        radius = torch.as_tensor(rows.within.radius, dtype=far.dtype, device=far.device)
-        (rows,) = take((far <= self.factor * radius) | far.isinf(), rows)
-        self.attack(referee, rows)
 
 
 @dataclass(frozen=True, slots=True)

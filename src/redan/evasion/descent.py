@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from redan.evasion.pgd import climb
@@ -34,12 +35,23 @@ class Descent:
         return Cost(self.steps + 1, self.steps)
 
     def __call__(self, referee: Gradients[Tensor], rows: Rows[Tensor, Ball]) -> None:
+        self.climbed(referee, rows, rows.ids)
+
+    def climbed(
+        self, referee: Gradients[Tensor], rows: Rows[Tensor, Ball], state: Tensor
+    ) -> tuple[Rows[Tensor, Ball], Tensor, Tensor, Tensor]:
+        """The rows that are left, their loss at the start, its highest value on the way (N,), and their state."""
         x = before = rows.within.sample(rows.x0, rows.draw) if self.random_start else rows.x0
+        first = highest = torch.full((len(rows),), -torch.inf, dtype=x.dtype, device=x.device)
         for i in range(self.steps):
-            gradient = referee.gradient(x, rows, self.loss).gradient
-            rows, x, before, gradient = referee.survivors(rows, x, before, gradient)
+            gradient, loss, _ = referee.gradient(x, rows, self.loss)
+            first, highest = loss if i == 0 else first, torch.maximum(highest, loss)
+            rows, x, before, gradient, first, highest, state = referee.survivors(
+                rows, x, before, gradient, first, highest, state
+            )
             ahead = climb(x, gradient, (1 + math.cos(math.pi * i / self.steps)) / 2, rows)
             if i:
                 ahead = rows.within.project(x + _MOMENTUM * (ahead - x) + (1 - _MOMENTUM) * (x - before), rows.x0)
             x, before = ahead, x
-        referee.reached(x, rows)
+        last = self.loss(referee.scores(x, rows), rows.goal)
+        return referee.survivors(rows, first, torch.maximum(highest, last), state)

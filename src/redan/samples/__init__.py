@@ -2,7 +2,7 @@
 
     fashion_mnist()        images and labels of the shipped test or training rows
     fashion_mnist_test()   the test rows as the mapping that a threat model reads from "module:function"
-    model(name)            a trained classifier: "natural", "robust", "residual", "distilled", "fast", "trades", "winners"
+    model(name)            a classifier: "natural", "robust", "residual", "distilled", "fast", "trades" or "winners"
     path(name)             where a shipped file lies
 
 Every file is compared with its SHA-256 digest below before it is used, and nothing is unpickled. The data
