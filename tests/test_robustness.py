@@ -14,6 +14,7 @@ from redan.evasion.apgd import APGD
 from redan.evasion.apgd_l1 import APGDL1
 from redan.evasion.cascade import Restarts, Sweep
 from redan.evasion.fab import FAB
+from redan.evasion.fast_cascade import FastCascade, FastCascadeL2
 from redan.evasion.fmn import FMN
 from redan.evasion.spatial import SpatialGrid
 from redan.evasion.square import Square, SquareL1, SquareL2
@@ -46,7 +47,7 @@ def test_k_of_n_with_the_exact_interval() -> None:
     exact = interval(15, 40)
     assert (score.low, score.high) == (exact.low, exact.high)
     assert sum(score.by.values()) == 25
-    assert list(score.by) == ["apgd-ce", "apgd-t", "square"]
+    assert list(score.by) == ["fast-cascade"]
     assert score.queries == score.forwards >= score.backwards > 0
 
 
@@ -129,8 +130,8 @@ def test_modes_grow() -> None:
     sizes = {mode: len(attacks_of(mode, Linf(0.1), Access.GRADIENTS, 10)) for mode in Mode}
     assert sizes == {
         Mode.QUICK: 1,
-        Mode.DEFAULT: 3,
-        Mode.AUDIT: 3,
+        Mode.DEFAULT: 1,
+        Mode.AUDIT: 2,
         Mode.AUTOATTACK: 4,
         Mode.AUTOATTACK_PLUS: 6,
         Mode.AUTOATTACK_RAND: 2,
@@ -140,8 +141,15 @@ def test_modes_grow() -> None:
     assert values == sorted(values, reverse=True)
 
 
-def test_quick_is_fifty_steps() -> None:
-    assert attacks_of(Mode.QUICK, L2(1.0), Access.GRADIENTS, 10) == (("apgd-ce", APGD(steps=50)),)
+def test_quick_is_the_fast_cascade_cut_short() -> None:
+    for within, cascade in ((Linf(0.1), FastCascade), (L2(1.0), FastCascadeL2)):
+        modes = {
+            mode: attacks_of(mode, within, Access.GRADIENTS, 10) for mode in (Mode.QUICK, Mode.DEFAULT, Mode.AUDIT)
+        }
+        assert modes[Mode.QUICK] == (("fast-cascade", cascade(thorough=False)),)
+        assert modes[Mode.DEFAULT] == (("fast-cascade", cascade()),)
+        assert modes[Mode.AUDIT][0] == modes[Mode.DEFAULT][0]
+    assert modes[Mode.AUDIT][1] == ("square", SquareL2(queries=5000))
 
 
 def test_l1_has_its_own_forms() -> None:

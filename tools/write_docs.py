@@ -46,6 +46,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 # -- what stands where ---------------------------------------------------------------------------------------
 
 FAMILIES: dict[str, tuple[str, ...]] = {  # page -> names in the registry
+    "fast-cascade": ("fast-cascade",),
     "gradient-steps": ("fgsm", "bim", "pgd", "apgd-ce", "apgd-dlr", "apgd-t"),
     "momentum-and-transfer": ("mi-fgsm", "vmi-fgsm", "si-ni-fgsm", "ti-di-mi-fgsm"),
     "minimum-norm": ("fmn", "ddn", "pdpgd", "fab", "fab-t", "deepfool"),

@@ -88,8 +88,6 @@ def _ti_di_mi_fgsm() -> MomentumFGSM:
 
 
 ATTACKS: tuple[Entry, ...] = (
-    Entry("fast-cascade", FastCascade, (Linf,), "redan's own", (_WHITE_BOX, _EVADE)),
-    Entry("fast-cascade", FastCascadeL2, (L2,), "redan's own", (_WHITE_BOX, _EVADE)),
     Entry("random-noise", RandomNoise, (Linf, L2, L1, L0), "a baseline", (_EVADE,)),
     Entry("fgsm", FGSM, (Linf, L2, L1), "Goodfellow 2015, arXiv:1412.6572", (_WHITE_BOX, _EVADE)),
     Entry("bim", BIM, (Linf, L2, L1), "Kurakin 2017, arXiv:1607.02533", (_WHITE_BOX, _EVADE)),
@@ -104,6 +102,8 @@ ATTACKS: tuple[Entry, ...] = (
     Entry("apgd-ce", APGDL1, (L1,), "Croce and Hein 2021, arXiv:2103.01208", (_WHITE_BOX, _EVADE)),
     Entry("apgd-dlr", _apgd_dlr_l1, (L1,), "Croce and Hein 2021, arXiv:2103.01208", (_WHITE_BOX, _EVADE)),
     Entry("apgd-t", _apgd_t_l1, (L1,), "Croce and Hein 2021, arXiv:2103.01208", (_WHITE_BOX, _EVADE)),
+    Entry("fast-cascade", FastCascade, (Linf,), "redan's own", (_WHITE_BOX, _EVADE)),
+    Entry("fast-cascade", FastCascadeL2, (L2,), "redan's own", (_WHITE_BOX, _EVADE)),
     Entry("deepfool", DeepFool, (Linf, L2), "Moosavi-Dezfooli 2016, arXiv:1511.04599", (_WHITE_BOX, _EVADE)),
     Entry("fab", FAB, (Linf, L2, L1), "Croce and Hein 2020, arXiv:1907.02044", (_WHITE_BOX, _EVADE)),
     Entry("fab-t", _fab_t, (Linf, L2, L1), "Croce and Hein 2020, arXiv:1907.02044", (_WHITE_BOX, _EVADE)),

@@ -93,7 +93,7 @@ def test_an_interrupt_ends_with_130(
     elif where == "watch":
         monkeypatch.setattr("redan.assessment.recording.Recorder.__call__", stop)
     else:
-        monkeypatch.setattr("redan.evasion.apgd.APGD.__call__", stop)
+        monkeypatch.setattr("redan.evasion.fast_cascade.FastCascade.__call__", stop)
     assert run(["assess", str(shop())]) == 130
     out, err = said(capsys)
     assert out == ""

@@ -101,7 +101,7 @@ ATTACKS: list[tuple[Attack[Any, Any], tuple[str, ...], float | None]] = [
     (DDN(steps=25), ("L2",), 1.05),
     (FMN(steps=40), ("Linf", "L2", "L1"), 1.25),
     (FMN(steps=20, outside=False), ("L2",), 1.1),
-    (FMN(steps=40, rate=0.3, start=Start.FAR), ("Linf", "L2", "L1"), 1.25),
+    (FMN(steps=40, rate=0.3, start=Start.FAR), ("L2",), 1.1),
     (FMN(steps=40, start=Start.OPPOSITE), ("Linf", "L2", "L1"), 1.25),
     (Descent(), ("Linf", "L2", "L1"), 1.05),
     (Descent(steps=20, random_start=True, loss=margin), ("Linf", "L2", "L1"), 1.05),

@@ -52,7 +52,7 @@ def test_a_fail_names_count_bound_attack_and_first_row(linear: nn.Module, known_
     said = str(found.value)
     assert f"shown to be below 0.6: upper bound {upper_bound(20, 60, 0.05):.4f}; 20 of 60 rows are robust" in said
     assert "within Linf(radius=0.1" in said
-    assert said.endswith("apgd-ce broke most, 40 of 60 rows, the first is row r20")
+    assert said.endswith("fast-cascade broke most, 40 of 60 rows, the first is row r20")
 
 
 def test_without_ids_a_row_is_its_position(linear: nn.Module, known_rows: Make) -> None:

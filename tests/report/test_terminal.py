@@ -12,6 +12,7 @@ from rich.console import Console, RenderableType
 
 import redan
 from redan.assessment.parts import plan_parts
+from redan.evasion.fast_cascade import FastCascade
 from redan.evidence.report import ErrorPart, PlanPart, Report, Verdict
 from redan.report.terminal import attacker, requirements, show, show_plan
 from redan.threat.file import read
@@ -185,7 +186,7 @@ def test_diagnoses_skips_limits_and_notes_are_told(shop: Write) -> None:
     assert "! skipped on request: apgd-t" in text
     cut = flat(printed(redan.assess(shop(limits={"queries": 100}))))
     assert "our own limit of queries ended the run" in cut
-    assert "apgd-ce (cut)" in cut
+    assert "fast-cascade (cut)" in cut
     assert "undecided" in cut
 
 
@@ -238,12 +239,13 @@ def test_a_plan_groups_what_is_chosen_below_the_attacker_and_the_rest_by_reason(
     assert starts[0].strip() == "anyone"
     lines = flat(text)
     assert lines.count("queries a row") == 2  # nothing was chosen for the supplier
-    assert "apgd-ce 101 6,464 mode default, knowledge gradients" in lines
-    assert "square 1,000 32,000 mode default" in lines
+    most = FastCascade().cost(3)
+    passes = most.queries + most.backwards
+    assert f"fast-cascade {most.queries:,} {32 * passes:,} mode default, knowledge gradients" in lines
     assert "square 30 960 mode default, knowledge scores" in lines
     assert "supplier nothing is chosen: attackers of kind poisoning are not built yet" in lines
     assert lines.count("redan has not built it yet") == 1  # once for all of that reason
-    assert f"32 rows: at most {32 * (202 + 1 + 2 * 202 + 1000 + 30):,} passes" in lines
+    assert f"32 rows: at most {32 * (passes + 30):,} passes" in lines
 
 
 def test_a_plan_at_80_columns_names_each_technique_once(shop: Write) -> None:

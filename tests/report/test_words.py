@@ -65,6 +65,9 @@ def test_what_next_fits_what_was_found(reports: dict[Verdict, Report], everythin
     assert said.endswith("supplier was not assessed: not built yet")
     nothing = report.model_copy(update={"requirements": [], "verdict": Verdict.INCONCLUSIVE, "reasons": []})
     assert next_steps(nothing) == ("Write requirements into the threat model: without them there is nothing to pass",)
+    on_it = everything.requirements[1].model_copy(update={"rows_to_decide": None, "value": 0.7, "threshold": 0.7})
+    open_report = everything.model_copy(update={"requirements": [on_it]})
+    assert any("the threshold itself" in step for step in next_steps(open_report))
     assert headline(nothing) == ("the threat model requires nothing",)
 
 

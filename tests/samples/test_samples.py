@@ -172,11 +172,11 @@ def test_builders_return_fresh_modules_of_the_documented_size() -> None:
 def test_sizes() -> None:
     checkpoints = list(folder().glob("*.safetensors"))
 
-    assert len(checkpoints) == 4
+    assert len(checkpoints) == 7
     assert all(file.stat().st_size < 700_000 for file in checkpoints)
     # Not the byte code that Python keeps next to the sources.
     shipped = [f for f in folder().rglob("*") if f.is_file() and "__pycache__" not in f.parts]
-    assert sum(file.stat().st_size for file in shipped) < 5_000_000
+    assert sum(file.stat().st_size for file in shipped) < 7_000_000
 
 
 def test_third_party_notice_names_the_owner_and_the_license() -> None:

@@ -11,13 +11,15 @@ import pytest
 from redan.assessment.build import added_attacks
 from redan.errors import SetError, SettingError
 from redan.evasion.apgd import APGD
+from redan.evasion.apgd_l1 import APGDL1
 from redan.evasion.cascade import Sweep
+from redan.evasion.fast_cascade import FastCascade
 from redan.evasion.pgd import PGD
 from redan.evasion.square import Square
 from redan.goals import LeastLikely, Targeted, Untargeted
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L1
-from redan.protocols import Access, Scores
+from redan.protocols import Access, Cost, Scores
 from redan.registry import ATTACKS
 from redan.rows import Rows
 from redan.threat.file import read
@@ -39,9 +41,9 @@ def steps(found: Plan, status: str) -> dict[str, Step]:
 @pytest.mark.parametrize(
     ("mode", "names"),
     [
-        ("quick", ["apgd-ce"]),
-        ("default", ["apgd-ce", "apgd-t", "square"]),
-        ("audit", ["apgd-ce", "apgd-t", "square"]),
+        ("quick", ["fast-cascade"]),
+        ("default", ["fast-cascade"]),
+        ("audit", ["fast-cascade", "square"]),
     ],
 )
 def test_modes(shop: Write, mode: str, names: list[str]) -> None:
@@ -53,28 +55,36 @@ def test_modes(shop: Write, mode: str, names: list[str]) -> None:
     assert (campaign.aim, campaign.knowledge) == (Untargeted(), Access.GRADIENTS)
 
 
-@pytest.mark.parametrize(("mode", "queries"), [("default", 1000), ("audit", 5000)])
+@pytest.mark.parametrize(("mode", "queries"), [("audit", 5000), ("autoattack", 5000)])
 def test_attacks_of_a_mode_are_those_of_its_definition(shop: Write, mode: str, queries: int) -> None:
     (campaign,) = plan(model(shop, attacks__mode=mode, system__classes=10)).campaigns
-    assert isinstance(dict(campaign.attacks)["apgd-t"], Sweep)
-    assert dict(campaign.attacks)["apgd-ce"] == APGD(steps=100)
     assert dict(campaign.attacks)["square"] == Square(queries=queries)
+    if mode == "autoattack":
+        assert isinstance(dict(campaign.attacks)["apgd-t"], Sweep)
+        assert dict(campaign.attacks)["apgd-ce"] == APGD(steps=100)
+    else:
+        assert dict(campaign.attacks)["fast-cascade"] == FastCascade()
 
 
 @pytest.mark.parametrize(("classes", "targets"), [(2, 1), (3, 2), (10, 9), (50, 9)])
 def test_the_cost_is_the_exact_worst_case(shop: Write, classes: int, targets: int) -> None:
-    found = steps(plan(model(shop, attacks__mode="default", system__classes=classes)), "chosen")
+    change = {"l1": 0.5}
+    found = steps(
+        plan(model(shop, attackers__0__change=change, attacks__mode="default", system__classes=classes)), "chosen"
+    )
     costs = {name: (step.queries, step.backwards) for name, step in found.items()}
+    schedule = APGDL1().cost(classes)
     assert costs == {
-        "apgd-ce": (101, 101),
-        "apgd-t": (1 + 101 * targets, 101 * targets),
+        "apgd-ce": schedule,
+        "fmn": (101, 100),
+        "apgd-t": Cost(1, 0) + schedule.times(targets),
         "square": (1000, 0),
     }
 
 
 @pytest.mark.parametrize(("change", "kind"), [({"linf": 0.1}, Linf), ({"l2": 0.5}, L2), ({"l1": 0.5}, L1)])
 def test_every_technique_stands_once(shop: Write, change: dict[str, float], kind: type) -> None:
-    found = plan(model(shop, attackers__0__change=change, attacks__mode="default"))
+    found = plan(model(shop, attackers__0__change=change, attacks__mode="audit"))
     assert sorted(step.attack for step in found.steps) == sorted(each.name for each in techniques())
     assert all(step.reason and step.techniques for step in found.steps)
     assert all((step.attacker is None) != (step.status is Status.CHOSEN) for step in found.steps)
@@ -85,11 +95,11 @@ def test_every_technique_stands_once(shop: Write, change: dict[str, float], kind
 
 
 def test_reasons_say_why(shop: Write) -> None:
-    found = plan(model(shop, attacks__mode="default", attacks__skip=["apgd-t"]))
-    assert steps(found, "chosen")["apgd-ce"].reason == "mode default, knowledge gradients"
-    assert steps(found, "not needed")["pgd"].reason == "mode default takes stronger ones"
-    assert steps(found, "skipped")["apgd-t"].reason == "the threat model says attacks.skip"
-    assert found.skipped == ("apgd-t",)
+    found = plan(model(shop, attacks__mode="audit", attacks__skip=["square"]))
+    assert steps(found, "chosen")["fast-cascade"].reason == "mode audit, knowledge gradients"
+    assert steps(found, "not needed")["pgd"].reason == "mode audit takes stronger ones"
+    assert steps(found, "skipped")["square"].reason == "the threat model says attacks.skip"
+    assert found.skipped == ("square",)
     scores = plan(model(shop, attackers__0__knowledge="scores", attacks__mode="default"))
     assert list(steps(scores, "chosen")) == ["square"]
     assert steps(scores, "not realistic")["pgd"].reason == "it needs gradients, and anyone sees scores"
@@ -119,14 +129,12 @@ INSIDER: dict[str, Any] = {
 def test_what_two_attackers_choose_stands_once_for_each(shop: Write) -> None:
     found = plan(model(shop, attackers__1=POISONING, attackers__2=INSIDER, attacks__mode="default"))
     assert [(s.attacker, s.attack) for s in found.steps if s.status is Status.CHOSEN] == [
-        ("anyone", "apgd-ce"),
-        ("anyone", "apgd-t"),
-        ("anyone", "square"),
+        ("anyone", "fast-cascade"),
         ("insider", "square"),
     ]
     left = [s.attack for s in found.steps if s.status is not Status.CHOSEN]
     assert len(set(left)) == len(left)
-    assert not set(left) & {"apgd-ce", "apgd-t", "square"}
+    assert not set(left) & {"fast-cascade", "square"}
 
 
 def test_a_transfer_asks_the_target_once(shop: Write) -> None:
@@ -138,7 +146,7 @@ def test_money_is_told_where_there_is_a_price(shop: Write) -> None:
     priced = {"capability": {"queries_per_row": 200, "usd_per_1000_queries": 1.5}, "knowledge": "scores"}
     found = plan(model(shop, **{f"attackers__0__{key}": value for key, value in priced.items()}))
     assert steps(found, "chosen")["square"].usd == pytest.approx(200 * 1.5 / 1000)
-    assert steps(plan(model(shop)), "chosen")["apgd-ce"].usd is None
+    assert steps(plan(model(shop)), "chosen")["fast-cascade"].usd is None
 
 
 def test_a_scores_attacker_spends_what_he_has(shop: Write) -> None:
@@ -177,13 +185,13 @@ def test_the_change_and_the_knowledge_choose(shop: Write, changed: dict[str, Any
 
 
 def test_draws_of_gradients_are_in_the_bill_and_said(shop: Write) -> None:
-    said = {"attacks__mode": "default", "attacks__eot": 7}
+    said = {"attacks__mode": "audit", "attacks__eot": 7}
     once, many = (steps(plan(model(shop, **(said | {"attacks__eot": n}))), "chosen") for n in (1, 7))
-    for name, times in (("apgd-ce", 7), ("square", 1)):
+    for name, times in (("fast-cascade", 7), ("square", 1)):
         assert many[name].queries == times * (once[name].queries or 0) > 0
         assert many[name].backwards == times * (once[name].backwards or 0)
-    assert "gradients averaged over 7 draws" in many["apgd-ce"].reason
-    assert "draws" not in many["square"].reason + once["apgd-ce"].reason
+    assert "gradients averaged over 7 draws" in many["fast-cascade"].reason
+    assert "draws" not in many["square"].reason + once["fast-cascade"].reason
     lent = steps(plan(model(shop, **SURROGATE, **said)), "chosen")["mi-fgsm"]
     assert lent.queries == 1  # of the target; the draws are the surrogate's
 
@@ -254,7 +262,7 @@ def added(shop: Write, *names: str, **changed: Any) -> Plan:
 
 def test_an_added_attack_is_chosen_by_name_after_the_mode_s(shop: Write) -> None:
     found = added(shop, "Corner")
-    assert [name for name, _ in found.campaigns[0].attacks] == ["apgd-ce", "Corner"]
+    assert [name for name, _ in found.campaigns[0].attacks] == ["fast-cascade", "Corner"]
     step = steps(found, "chosen")["Corner"]
     assert (step.reason, step.queries, step.techniques) == ("the threat model says attacks.add", None, ())
 
@@ -279,7 +287,7 @@ def test_an_added_attack_is_used_by_whom_it_fits(shop: Write) -> None:
     }
     found = added(shop, "OnlyL2", attackers__1=other)
     assert [[name for name, _ in campaign.attacks] for campaign in found.campaigns] == [
-        ["apgd-ce"],
+        ["fast-cascade"],
         ["square", "OnlyL2"],
     ]
     assert [(s.attacker, s.status) for s in found.steps if s.attack == "OnlyL2"] == [("insider", "chosen")]
@@ -287,7 +295,7 @@ def test_an_added_attack_is_used_by_whom_it_fits(shop: Write) -> None:
 
 def test_an_added_attack_may_be_skipped(shop: Write) -> None:
     found = added(shop, "Corner", attacks__skip=["Corner"])
-    assert [name for name, _ in found.campaigns[0].attacks] == ["apgd-ce"]
+    assert [name for name, _ in found.campaigns[0].attacks] == ["fast-cascade"]
     assert steps(found, "skipped")["Corner"].reason == "the threat model says attacks.skip"
 
 
@@ -295,5 +303,5 @@ def test_a_value_may_be_added_as_well_as_a_class(shop: Write) -> None:
     def mine(referee: Scores[Any], rows: Rows[Any, Any]) -> None: ...
 
     found = plan(model(shop), {"pgd-10": PGD(steps=10), "mine": mine})
-    assert [name for name, _ in found.campaigns[0].attacks] == ["apgd-ce", "pgd-10", "mine"]
+    assert [name for name, _ in found.campaigns[0].attacks] == ["fast-cascade", "pgd-10", "mine"]
     assert steps(found, "chosen")["pgd-10"].queries == 11

@@ -30,7 +30,7 @@ def test_each_name_stands_once_and_what_is_built_is_not_planned() -> None:
 
 def test_every_paper_has_an_entry() -> None:
     for paper in {each.paper for each in techniques()} | {entry.paper for entry in ATTACKS}:
-        if paper == "a baseline":
+        if paper in ("a baseline", "redan's own"):
             continue
         id = arxiv_id(paper)
         assert id is not None, paper

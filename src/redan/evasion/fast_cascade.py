@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from redan.errors import AccessError
 from redan.evasion.cascade import Sweep
 from redan.evasion.descent import Descent
 from redan.evasion.fmn import FMN, Start
@@ -77,7 +78,7 @@ class FastCascade:
     """Short climbs in L∞: one from the clean input, one from a random start, and more on the rows that come near.
 
     thorough: whether rows that came near are attacked by all that follows; without, it is for a quick answer. queries:
-    of Square, on the nearest rows.
+    of Square, on the nearest rows, and on all of them where the model's answers have no gradient.
 
     >>> FastCascade(thorough=False).cost(10).queries
     66
@@ -108,7 +109,10 @@ class FastCascade:
         return self._closing.cost(classes)
 
     def __call__(self, referee: Gradients[Tensor], rows: Rows[Tensor, Linf]) -> None:
-        self._closing(referee, rows)
+        try:
+            self._closing(referee, rows)
+        except AccessError:  # the answers have no gradient at all
+            Square(queries=self.queries)(referee, rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,4 +150,7 @@ class FastCascadeL2:
         return self._closing.cost(classes)
 
     def __call__(self, referee: Gradients[Tensor], rows: Rows[Tensor, L2]) -> None:
-        self._closing(referee, rows)
+        try:
+            self._closing(referee, rows)
+        except AccessError:  # the answers have no gradient at all
+            SquareL2(queries=self.queries)(referee, rows)

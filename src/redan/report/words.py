@@ -212,6 +212,8 @@ def _settle(report: Report, part: RequirementPart) -> Iterator[str]:
             yield f"Find out why before you trust a pass against {part.against}: {diagnosis.detail}"
     if part.rows_to_decide is not None:
         yield f"Draw about {part.rows_to_decide:,} rows (statistics: rows), then assess again"
+    elif part.value == part.threshold:
+        yield f"{titled(part)}: what was measured is the threshold itself, which no number of rows decides"
     if part.undecided:
         yield f"Raise our limits (limits:), and go on with redan assess --resume: {part.undecided:,} rows are undecided"
     if part.errors:
