@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from redan.errors import AccessError
-from redan.evasion.cascade import Sweep
+from redan.evasion.cascade import Restarts, Sweep
 from redan.evasion.descent import Descent
 from redan.evasion.fmn import FMN, Start
 from redan.evasion.square import Square, SquareL2
-from redan.losses import cross_entropy, gap, margin
+from redan.losses import gap, margin
 from redan.perturbations.norms import L2, Linf
 from redan.protocols import Attack, Ball, Cost, Gradients, cost, in_turn
 from redan.rows import Rows, take
@@ -70,6 +70,11 @@ def _pull(steps: int, targets: int) -> _Any:
     return Sweep(Descent(steps=steps, random_start=True, loss=gap), targets=targets)
 
 
+def _far(steps: int) -> FMN:
+    """A search for the minimum norm from a far start; its steps are short, since it comes through unknown land."""
+    return FMN(steps=steps, rate=0.3, start=Start.FAR)
+
+
 _PROBE = Descent(steps=20, random_start=True, loss=margin)
 
 
@@ -100,7 +105,8 @@ class FastCascade:
             Stage(_pull(10, 3), 0.6),
             Stage(_pull(20, 9), 0.2),
             Stage(Descent(steps=50), 0.2),
-            Stage(Descent(steps=50, random_start=True, loss=margin), 0.2),
+            Stage(Restarts(Descent(steps=50, random_start=True, loss=margin), 2), 0.2),
+            Stage(Restarts(Descent(steps=50, random_start=True), 2), 0.2),
             Stage(Square(queries=self.queries), 0.1),
         )
         return Closing(opening, _PROBE, stages)
@@ -119,6 +125,9 @@ class FastCascade:
 class FastCascadeL2:
     """In L2: a short climb, searches for the minimum norm from far starts, and more on the rows that come near.
 
+    How near a climb came says less here, for what breaks a row may come from far: searches go on for every row.
+    thorough and queries: as in `FastCascade`, but that Square has the rows alone whose gradients say nothing.
+
     >>> FastCascadeL2(thorough=False).cost(10).queries
     74
     """
@@ -132,19 +141,19 @@ class FastCascadeL2:
 
     @property
     def _closing(self) -> Closing:
-        far = FMN(steps=20, rate=0.3, start=Start.FAR)
-        opening = (Descent(steps=10), far)
+        opening = (Descent(steps=10), _far(20))
         if not self.thorough:
-            return Closing(opening, _PROBE, (Stage(far, 1.0),))
-        more = (FMN(steps=20, rate=0.3, start=Start.OPPOSITE), FMN(steps=20, start=Start.FAR), far)
+            return Closing(opening, _PROBE, (Stage(_far(20), 1.0),))
         stages = (
-            Stage(FMN(steps=40, rate=0.3, start=Start.FAR), 1.0),
-            Stage(Descent(steps=20, random_start=True, loss=cross_entropy), 0.7),
-            Stage(_pull(20, 3), 0.3),
-            Stage(Sweep(FMN(steps=40, rate=0.3, start=Start.FAR), targets=3), 0.3),
-            Stage(SquareL2(queries=self.queries), 0.05),
+            Stage(FMN(steps=20, start=Start.FAR), 1.0),
+            Stage(Descent(steps=20, random_start=True), 0.5),
+            Stage(Restarts(_far(40), 4), 1.0),
+            Stage(_pull(20, 3), 0.2),
+            Stage(Sweep(_far(40), targets=3), 0.2),
+            Stage(SquareL2(queries=self.queries), 0.0),  # blind rows alone: nothing else was left to it
         )
-        return Closing((*opening, *more), _PROBE, stages)
+        opposite = FMN(steps=20, rate=0.3, start=Start.OPPOSITE)
+        return Closing((*opening, opposite, _far(40)), _PROBE, stages)
 
     def cost(self, classes: int) -> Cost:
         return self._closing.cost(classes)
