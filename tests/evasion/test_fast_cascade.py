@@ -1,0 +1,125 @@
+"""The fast cascade: dear stages for near rows alone, blind rows as near ones, and AutoAttack's rows broken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from redan import samples
+from redan.engine.run import attack
+from redan.evasion.descent import Descent
+from redan.evasion.fast_cascade import Closing, FastCascade, FastCascadeL2, Stage
+from redan.evasion.fmn import FMN, Start
+from redan.losses import margin
+from redan.perturbations.norms import L2, Linf
+from redan.protocols import Ball, Cost, Gradients
+from redan.robustness import robust_accuracy
+from redan.rows import Rows
+from redan.testing.victims import LinearVictim, dual_linf
+
+VICTIM = LinearVictim.drawn(5, classes=2, shape=(12,))
+CLIMB = Descent(steps=8, loss=margin)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An attack that asks nothing and remembers whom it was shown."""
+
+    ids: list[int] = field(default_factory=list, hash=False)
+
+    def cost(self, classes: int) -> Cost:
+        return Cost(0, 0)
+
+    def __call__(self, referee: Gradients[Tensor], rows: Rows[Tensor, Ball]) -> None:
+        self.ids.extend(rows.ids.tolist())
+
+
+def shown(model: nn.Module, x: Tensor, y: Tensor, radius: float, share: float) -> set[int]:
+    seen = Seen()
+    made = Closing((), CLIMB, (Stage(seen, share),))
+    attack(model, x, y, made, within=Linf(radius), block=len(x), workers=1)
+    return set(seen.ids)
+
+
+def test_a_stage_sees_the_rows_of_whose_margin_little_is_left() -> None:
+    """On a linear model the margin falls in proportion: at this radius 1 - radius / distance of it is left."""
+    x, y = VICTIM.rows(40)
+    away = VICTIM.optimum(x, y, dual_linf)
+    radius = float(away.min()) * 0.9
+    left = 1 - radius / away
+    for share in (0.0, 0.3, 0.6):
+        assert shown(VICTIM.module(), x, y, radius, share) == set((left <= share + 1e-4).nonzero().flatten().tolist())
+    assert shown(VICTIM.module(), x, y, radius, 1.0) == set(range(40))
+
+
+class _Rounded(nn.Module):
+    """Gradients of zero everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = VICTIM.module()
+
+    def forward(self, x: Tensor) -> Tensor:
+        answers: Tensor = self.inner((x * 64).round() / 64)
+        return answers
+
+
+def test_rows_whose_margin_never_rises_count_as_near() -> None:
+    x, y = VICTIM.rows(20)
+    y = VICTIM.module()((x * 64).round() / 64).argmax(1)
+    assert shown(_Rounded().eval(), x, y, 0.05, 0.0) == set(range(20))
+
+
+class _Detached(_Rounded):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.detach())
+
+
+@pytest.mark.parametrize("victim", [_Rounded, _Detached], ids=["gradients of zero", "no gradients"])
+@pytest.mark.parametrize(("made", "within"), [(FastCascade(), Linf(0.3)), (FastCascadeL2(), L2(0.9))])
+def test_masked_gradients_do_not_help(victim: type[nn.Module], made: Any, within: Ball) -> None:
+    x, y = VICTIM.rows(12)
+    model = victim().eval()
+    y = model(x).argmax(1)
+    assert attack(model, x, y, made, within=within, seed=1).success.all()
+
+
+@pytest.mark.parametrize("start", list(Start))
+def test_a_far_start_is_where_it_says(start: Start) -> None:
+    x, y = VICTIM.rows(6)
+    asked: list[Tensor] = []
+
+    class Watched(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.requires_grad:
+                asked.append(x.detach().clone())
+            answers: Tensor = VICTIM.module()(x)
+            return answers
+
+    attack(Watched().eval(), x, y, FMN(steps=1, start=start), within=L2(0.01), seed=2)
+    first = asked[-1]  # the checks of the gradient path come before
+    away = (first - x).flatten(1).norm(dim=1)
+    if start is Start.CLEAN:
+        assert torch.equal(first, x)
+    elif start is Start.OPPOSITE:
+        assert torch.allclose(first, 1 - x)
+    else:
+        assert bool((away <= 0.04 + 1e-6).all())
+        assert bool((away > 0.01).all())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("within", "fewer"), [(Linf(0.1), 0), (L2(1.5), 4)], ids=["linf", "l2"])
+def test_no_more_rows_stand_than_under_autoattack(within: Ball, fewer: int) -> None:
+    """Beside AutoAttack's own protocol on 64 test rows of the robust network; in L2 so many fewer rows stand."""
+    x, y = samples.fashion_mnist()
+    model, rows = samples.model("robust"), slice(0, 64)
+    ours, theirs = (
+        robust_accuracy(model, x[rows], y[rows], within=within, mode=mode) for mode in ("default", "autoattack")
+    )
+    assert ours.k <= theirs.k - fewer
+    assert ours.forwards + ours.backwards <= (theirs.forwards + theirs.backwards) / 10
