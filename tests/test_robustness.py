@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from redan.certification.bounds import Method
 from redan.engine.run import attack
-from redan.errors import NotBuiltError, RedanError, SettingError
+from redan.errors import NotBuiltError, NotCertifiableError, RedanError, SettingError
 from redan.evasion.apgd import APGD
 from redan.evasion.apgd_l1 import APGDL1
 from redan.evasion.cascade import Restarts, Sweep
@@ -121,6 +122,23 @@ def test_a_random_model_is_scored_by_means() -> None:
     assert cut.undecided >= 30
     assert cut.value < 0.1  # rows that our limits cut off never help
     assert (cut.low, cut.high) == (0.0, 1.0)
+
+
+def test_what_is_proven_is_not_attacked_and_stands() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 4)).eval()
+    x = torch.rand(40, 12)
+    y = model(x).argmax(1)
+    radius = 0.03
+    plain = robust_accuracy(model, x, y, within=Linf(radius))
+    both = robust_accuracy(model, x, y, within=Linf(radius), certify=Method.CROWN)
+    assert plain.certified is None
+    assert both.certified is not None
+    assert 0 < both.certified <= both.k == plain.k < 40
+    assert both.outcomes.queries.count_nonzero() == 40 - both.certified
+    assert both.queries < plain.queries
+    with pytest.raises(NotCertifiableError):
+        robust_accuracy(nn.Sequential(model, nn.Sigmoid()).eval(), x, y, within=Linf(radius), certify=Method.IBP)
 
 
 # -- modes ----------------------------------------------------------------------------------------------

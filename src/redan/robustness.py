@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from redan.certification.bounds import Method, certified
 from redan.engine.block import Job
 from redan.engine.intake import checked_rows, count_classes, row_names
 from redan.engine.outcomes import Outcomes, Status
@@ -155,7 +156,8 @@ class RobustAccuracy:
 
     value: k / n. low, high: exact 95 % Clopper–Pearson interval (for a stochastic model a bootstrap over rows),
     widened by the rows that errored or stayed undecided: they count as broken below and as robust above.
-    forwards, backwards, queries: billed to the attacker. by: rows broken by each attack.
+    forwards, backwards, queries: billed to the attacker. by: rows broken by each attack. certified: rows proven to
+    stand, which no attack was spent on, so that certified / n ≤ the truth ≤ value; None where no proof was asked for.
     """
 
     value: float
@@ -170,6 +172,7 @@ class RobustAccuracy:
     forwards: int
     backwards: int
     by: dict[str, int]
+    certified: int | None
     outcomes: Outcomes
 
 
@@ -186,6 +189,7 @@ def robust_accuracy(
     capability: Capability | None = None,
     limits: Limits | None = None,
     eot: int = 1,
+    certify: Method | None = None,
     ids: Sequence[object] | None = None,
     workers: int = 0,
     block: int = 256,
@@ -193,7 +197,9 @@ def robust_accuracy(
 ) -> RobustAccuracy:
     """Robust accuracy of a model on rows x (N, …) with right classes y (N,), against the attacks of a mode.
 
-    The arguments are those of `attack`; mode: quick, default, audit or one of AutoAttack's (see `attacks_of`).
+    The arguments are those of `attack`; mode: quick, default, audit or one of AutoAttack's (see `attacks_of`). certify:
+    bounds to try first, up to this method; rows that they prove are not attacked (`redan.certified` says which models
+    have bounds, and raises NotCertifiableError for others).
 
     >>> import torch
     >>> from redan.perturbations.norms import Linf
@@ -205,6 +211,9 @@ def robust_accuracy(
     target = as_target(model, bounds)
     inputs, labels = checked_rows(x, y, target)
     fits_rows(within, len(inputs))
+    spared = None
+    if certify is not None:
+        spared = certified(target, inputs, labels, within=within, most=certify, workers=workers).certified
     job = Job(
         target=target,
         x=inputs,
@@ -218,6 +227,7 @@ def robust_accuracy(
         capability=capability or Capability(),
         seed=seed,
         eot=checked_eot(eot_of(Mode(mode), eot), target),
+        spared=spared,
     )
     found = run(job, workers=workers, block=block, purse=Purse(limits or Limits()), progress=progress)
     return _score(found, job)
@@ -253,5 +263,6 @@ def _score(found: Outcomes, job: Job) -> RobustAccuracy:
         forwards=int(found.forwards.sum()),
         backwards=int(found.backwards.sum()),
         by={account.name: account.broken for account in found.accounts},
+        certified=None if job.spared is None else int(job.spared.sum()),
         outcomes=found,
     )

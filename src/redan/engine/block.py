@@ -44,6 +44,7 @@ class Job:
     seed: int = 0
     surrogates: Ensemble | None = None  # whose gradients and scores the attacker sees, instead of the target's
     eot: int = 1  # draws of a stochastic model that each gradient is averaged over
+    spared: Tensor | None = None  # (N,) bool, rows that need no attack: proven to stand
     contain: bool = False  # an attack that raises makes its rows errors instead of ending the run
 
     @property
@@ -131,6 +132,8 @@ def _attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callabl
         meter.watch = _watch(job, referee, meters, classes, tell)
     streams = Streams.start(job.seed, [job.names[i] for i in index.tolist()], x0.device)
     rows = Rows(everyone, x0, goal, within, streams)
+    if job.spared is not None:
+        rows = rows.take(~job.spared[index])
     none = torch.full((size,), -1, device=x0.device)
     by, failed = none.clone(), none.clone()
     stages: list[_Stage] = []
