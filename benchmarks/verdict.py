@@ -1,0 +1,264 @@
+"""The fast cascade beside AutoAttack's standard version (`make bench-verdict`).
+
+On every model of the set, in L∞ and L2, 1,000 test rows: robust accuracy of the modes quick, default and audit and of
+AutoAttack (pyautoattack) with three seeds, all decided by `judge.py` from the adversarial images; the rows that one
+side alone breaks; passes and CPU seconds on one thread. AutoAttack's runs are cached per seed; ours are made anew when
+any of our code changed. One model and its data set (digits) were never used in tuning.
+
+    python benchmarks/verdict.py --seconds 3000    start no run after so many seconds; what is measured stays
+    python benchmarks/verdict.py --report          measure nothing; write the result if all is there
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # read once, when numpy and torch are loaded
+
+import argparse
+import hashlib
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent / "peers")]
+
+import torch
+import worker
+
+import harness
+import redan
+from attacks_run import CODE
+from verdict_cells import CACHE, CELLS, HELD_OUT, MASKED, ROWS, SEEDS, STANDARD, Cell, Reference, Row, keep
+
+MODES = ("quick", "default", "audit")
+MEASURES = (
+    *CODE,
+    "src/redan/robustness.py",
+    "benchmarks/verdict.py",
+    "benchmarks/verdict_cells.py",
+    "benchmarks/judge.py",
+)
+WORSE = {"quick": 0.005, "default": 0.002, "audit": 0.002}  # in robust accuracy, than AutoAttack's best seed
+CPU = {"quick": 60, "default": 20, "audit": 3.5}  # times cheaper, geometric mean over unmasked models
+PASSES, WORST, MASKED_CPU = 30, 8, 4  # of the default mode
+TRIED: dict[str, str] = {}  # by the claim's words: what was tried where it is missed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ours:
+    """One mode on one cell."""
+
+    cell: Cell
+    mode: str
+
+    @property
+    def path(self) -> Path:
+        return CACHE / f"redan.{self.mode}.{self.cell.model}.{self.cell.norm}.json"
+
+    @property
+    def digest(self) -> str:
+        decisive = [self.cell.eps, ROWS, Reference(cell=self.cell, seed=0).digest, harness.sources(MEASURES[:-3])]
+        return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+
+    def cached(self) -> Row | None:
+        """What was measured before, if our code is still the same."""
+        if not self.path.exists():
+            return None
+        found: Row = json.loads(self.path.read_text())
+        return found if found["digest"] == self.digest else None
+
+    def measured(self) -> Row:
+        """The run, made now, judged by `judge.py` and kept."""
+        cell, (x, y) = self.cell, self.cell.rows()
+        within = redan.Linf(cell.eps) if cell.norm == "linf" else redan.L2(cell.eps)
+        start = time.process_time()
+        score = redan.robust_accuracy(cell.module(), x, y, within=within, mode=self.mode, workers=1)
+        spent = time.process_time() - start
+        row = {"digest": self.digest, "contestant": self.mode, "model": cell.model, "norm": cell.norm, "eps": cell.eps,
+               "seed": 0, "robust": cell.robust(score.outcomes.x), "cpu_seconds": spent, "forwards": score.forwards,
+               "backwards": score.backwards}  # fmt: skip
+        keep(self.path, row)
+        return row
+
+
+def measure(until: float) -> None:
+    """Every run that is not there yet, one seed of AutoAttack after another; ends after `until`, between two runs."""
+    torch.set_num_threads(1)
+    worker.keep_memory()
+    runs: list[Ours | Reference] = [Reference(cell=cell, seed=seed) for seed in SEEDS for cell in CELLS]
+    runs[:0] = [Ours(cell=cell, mode=mode) for mode in MODES for cell in CELLS]
+    todo = [run for run in runs if run.cached() is None]
+    for at, run in enumerate(todo):
+        if time.monotonic() > until:
+            return
+        if isinstance(run, Ours):
+            row = run.measured()
+        else:
+            peer = harness.Peer(STANDARD)
+            row = run.measured(peer)
+            peer.close()
+        told = f"{row['model']} {row['norm']} {row['contestant']} {row['seed']}: {sum(row['robust'])} robust"
+        print(f"[{at + 1}/{len(todo)}] {told}, {row['cpu_seconds']:.1f} CPU s", file=sys.stderr, flush=True)
+
+
+def gathered() -> tuple[list[Row], int]:
+    """The rows of the runs that are there, and how many are missing."""
+    rows = [Ours(cell=cell, mode=mode).cached() for cell in CELLS for mode in MODES]
+    rows += [Reference(cell=cell, seed=seed).cached() for cell in CELLS for seed in SEEDS]
+    there = [row for row in rows if row is not None]
+    return [compact(row) for row in there], len(rows) - len(there)
+
+
+def compact(row: Row) -> Row:
+    """As it stands in the result: the robust rows' numbers instead of a bit for each row."""
+    robust = [at for at, bit in enumerate(row["robust"]) if bit]
+    return {key: value for key, value in row.items() if key != "digest"} | {"robust": robust}
+
+
+@dataclass(frozen=True, slots=True)
+class Bout:
+    """One mode beside AutoAttack's seeds on a cell."""
+
+    mode: str
+    ours: Row
+    theirs: list[Row]
+
+    @property
+    def where(self) -> str:
+        return f"{self.ours['model']} {self.ours['norm']}"
+
+    @property
+    def best(self) -> int:
+        """Rows that AutoAttack's best seed leaves."""
+        return min(len(row["robust"]) for row in self.theirs)
+
+    @property
+    def missed(self) -> list[int]:
+        """Rows that every seed of AutoAttack breaks, and we do not."""
+        return sorted(set(self.ours["robust"]) - set().union(*(row["robust"] for row in self.theirs)))
+
+    @property
+    def extra(self) -> list[int]:
+        """Rows that we break, and no seed of AutoAttack does."""
+        return sorted(set.intersection(*(set(row["robust"]) for row in self.theirs)) - set(self.ours["robust"]))
+
+    def cheaper(self, *what: str) -> float:
+        """How many times less of this we spend than AutoAttack's seeds do in the mean."""
+        theirs = statistics.mean(sum(row[key] for key in what) for row in self.theirs)
+        return float(theirs / max(1e-9, sum(self.ours[key] for key in what)))
+
+
+def bouts(rows: Sequence[Row]) -> Iterator[Bout]:
+    """Each mode on each cell that both sides have measured."""
+    for mode in MODES:
+        for cell in CELLS:
+            here = [row for row in rows if (row["model"], row["norm"]) == (cell.model, cell.norm)]
+            ours = [row for row in here if row["contestant"] == mode]
+            theirs = [row for row in here if row["contestant"] == "autoattack"]
+            if ours and theirs:
+                yield Bout(mode, ours[0], theirs)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.exp(statistics.mean(math.log(value) for value in values))
+
+
+def claims(rows: Sequence[Row]) -> list[harness.Claim]:
+    """Every goal of verdict.a, from the rows."""
+    return [
+        claim._replace(tried="" if claim.met else TRIED.get(claim.claim, "")) for claim in _claims(list(bouts(rows)))
+    ]
+
+
+def _claims(found: Sequence[Bout]) -> Iterator[harness.Claim]:
+    for bout in found:
+        most = bout.best + WORSE[bout.mode] * ROWS
+        yield harness.Claim(
+            "verdict.a",
+            f"{bout.mode}, {bout.where}: robust rows of {ROWS:,}",
+            f"≤ {most:g}",
+            f"{len(bout.ours['robust'])}",
+            len(bout.ours["robust"]) <= most,
+        )
+        if bout.mode == "default":
+            yield harness.Claim(
+                "verdict.a",
+                f"default, {bout.where}: rows that every seed of AutoAttack breaks and we do not",
+                "0",
+                f"{len(bout.missed)}",
+                not bout.missed,
+            )
+    for mode, times in CPU.items():
+        clear = [bout for bout in found if bout.mode == mode and bout.ours["model"] not in MASKED]
+        if clear:
+            spent = _mean([bout.cheaper("cpu_seconds") for bout in clear])
+            yield _times(f"{mode}: CPU time, geometric mean over unmasked models", times, spent)
+    clear = [bout for bout in found if bout.mode == "default" and bout.ours["model"] not in MASKED]
+    if clear:
+        passes = [bout.cheaper("forwards", "backwards") for bout in clear]
+        yield _times("default: passes, geometric mean over unmasked models", PASSES, _mean(passes))
+        yield _times(
+            "default: CPU time, the dearest unmasked cell", WORST, min(b.cheaper("cpu_seconds") for b in clear)
+        )
+    for bout in found:
+        if bout.mode == "default" and bout.ours["model"] in MASKED:
+            yield _times(f"default: CPU time, {bout.where} (masked)", MASKED_CPU, bout.cheaper("cpu_seconds"))
+
+
+def _times(what: str, goal: float, measured: float) -> harness.Claim:
+    return harness.Claim("verdict.a", what, f"≤ 1/{goal:g}", f"1/{measured:.1f}", measured >= goal)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """One line a mode and cell."""
+    head = ("mode", "model", "norm", "robust", "AutoAttack's seeds", "missed", "extra", "passes", "CPU time", "CPU s")
+    lines = [" | ".join(head), " | ".join("---" for _ in head)]
+    for bout in bouts(rows):
+        name = f"{bout.ours['model']} (held out)" if bout.ours["model"] == HELD_OUT else bout.ours["model"]
+        theirs = ", ".join(str(len(row["robust"])) for row in bout.theirs)
+        cells: tuple[Any, ...] = (
+            bout.mode, name, bout.ours["norm"], len(bout.ours["robust"]), theirs, len(bout.missed), len(bout.extra),
+            f"1/{bout.cheaper('forwards', 'backwards'):.1f}", f"1/{bout.cheaper('cpu_seconds'):.1f}",
+            f"{bout.ours['cpu_seconds']:.1f}",
+        )  # fmt: skip
+        lines.append(" | ".join(str(cell) for cell in cells))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def main() -> None:
+    """Measure what is missing, print what is there; write the result when nothing is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="start no run after so many")
+    parser.add_argument("--report", action="store_true", help="measure nothing")
+    options = parser.parse_args()
+    if not options.report:
+        measure(time.monotonic() + options.seconds)
+    rows, missing = gathered()
+    if missing:
+        print(table(rows))
+        for claim in claims(rows):
+            print(f"{'met   ' if claim.met else 'MISSED'} {claim.id}: {claim.claim}: {claim.measured} ({claim.goal})")
+        print(f"{missing} runs are not measured yet; no result is written from a part (kept in {CACHE})")
+        return
+    peer = harness.Peer(STANDARD)
+    versions = peer.ask(versions=True)
+    peer.close()
+    harness.write(
+        "verdict",
+        rows=rows,
+        claims=claims(rows),
+        environment=harness.environment(redan=redan.__version__, **versions),
+        measures=MEASURES,
+        tables=lambda: table(rows),
+    )
+
+
+if __name__ == "__main__":
+    main()
