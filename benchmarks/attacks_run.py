@@ -46,6 +46,7 @@ CODE = (  # of redan, that every run of ours rests on
     "src/redan/losses.py",
     "src/redan/goals.py",
     "src/redan/targets/fast.py",
+    "src/redan/targets/products.py",
     "src/redan/targets/torch.py",
     "src/redan/perturbations",
     "src/redan/engine",
@@ -224,10 +225,7 @@ def chosen(contest: Contest, shots: Sequence[Shot | str]) -> int | None:
 
 def cached(cell: Cell) -> Row | None:
     """What was measured before, if settings and code are still the same."""
-    if not cell.path.exists():
-        return None
-    found: Row = json.loads(cell.path.read_text())
-    return found if found["digest"] == cell.digest else None
+    return harness.cached(cell.path, cell.digest)
 
 
 def measured(lab: Lab, cell: Cell) -> Row:
@@ -249,17 +247,9 @@ def measured(lab: Lab, cell: Cell) -> Row:
     CACHE.mkdir(parents=True, exist_ok=True)
     if not isinstance(final, str):
         save_file({"x_adv": final.x_adv.float().contiguous()}, cell.path.with_suffix(".safetensors"))
-    keep(cell.path, row)
+    harness.keep(cell.path, row)
     return row
 
 
 def _summary(shot: Shot) -> dict[str, float]:
     return {"passes": shot.passes, "broken": sum(shot.broken), "rows": len(shot.broken)}
-
-
-def keep(path: Path, row: Row) -> None:
-    """Write a cell whole or not at all."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(row) + "\n")
-    part.replace(path)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import harness
 from attacks_cells import Contest
-from attacks_run import CACHE, OURS, OVER, Cell, Lab, Row, Shot, cached, keep
+from attacks_run import CACHE, OURS, OVER, Cell, Lab, Row, Shot, cached
 from optimality import median
 
 REPEATS, FEWEST = 7, 3
@@ -38,11 +38,9 @@ class Duel:
 
     def cached(self) -> Row | None:
         """What was measured before, of these settings and this code, both sides in every repeat."""
-        if not self.path.exists():
-            return None
-        found: Row = json.loads(self.path.read_text())
-        whole = len(found["ours_cpu_seconds"]) == len(found["peer_cpu_seconds"])
-        return found if whole and found["digest"] == [cell.digest for cell in self.cells] else None
+        found = harness.cached(self.path, [cell.digest for cell in self.cells])
+        whole = found is not None and len(found["ours_cpu_seconds"]) == len(found["peer_cpu_seconds"])
+        return found if whole else None
 
 
 def against(contest: Contest, rows: Mapping[str, Row]) -> list[str]:
@@ -92,5 +90,5 @@ def timed(lab: Lab, duel: Duel) -> Row:
            "norm": duel.contest.norm, "model": duel.model, "peer": duel.peer, "ours_cpu_seconds": spent[OURS],
            "peer_cpu_seconds": spent[duel.peer], "ours_passes": passes.get(OURS, math.nan),
            "peer_passes": passes.get(duel.peer, math.nan)}  # fmt: skip
-    keep(duel.path, row)
+    harness.keep(duel.path, row)
     return row

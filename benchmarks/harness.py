@@ -74,6 +74,22 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
+def cached(path: Path, digest: object) -> dict[str, Any] | None:
+    """What was measured before, if it is there and was measured under this digest."""
+    if not path.exists():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found if found["digest"] == digest else None
+
+
+def keep(path: Path, row: dict[str, Any]) -> None:
+    """Write a measured row whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps(row) + "\n")
+    part.replace(path)
+
+
 def sources(paths: Iterable[str]) -> str:
     """sha256 over the code that a benchmark measures: files and folders, relative to the repository."""
     files = sorted(

@@ -35,12 +35,12 @@ import worker
 import harness
 import redan
 from attacks_run import CODE
-from verdict_cells import CACHE, CELLS, HELD_OUT, MASKED, ROWS, SEEDS, STANDARD, Cell, Reference, Row, keep
+from verdict_cells import CACHE, CELLS, HELD_OUT, MASKED, ROWS, SEEDS, STANDARD, Cell, Reference, Row
 
 MODES = ("quick", "default", "audit")
+OURS = (*CODE, "src/redan/robustness.py")
 MEASURES = (
-    *CODE,
-    "src/redan/robustness.py",
+    *OURS,
     "benchmarks/verdict.py",
     "benchmarks/verdict_cells.py",
     "benchmarks/judge.py",
@@ -64,15 +64,12 @@ class Ours:
 
     @property
     def digest(self) -> str:
-        decisive = [self.cell.eps, ROWS, Reference(cell=self.cell, seed=0).digest, harness.sources(MEASURES[:-3])]
+        decisive = [self.cell.eps, ROWS, Reference(cell=self.cell, seed=0).digest, harness.sources(OURS)]
         return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
     def cached(self) -> Row | None:
         """What was measured before, if our code is still the same."""
-        if not self.path.exists():
-            return None
-        found: Row = json.loads(self.path.read_text())
-        return found if found["digest"] == self.digest else None
+        return harness.cached(self.path, self.digest)
 
     def measured(self) -> Row:
         """The run, made now, judged by `judge.py` and kept."""
@@ -84,7 +81,7 @@ class Ours:
         row = {"digest": self.digest, "contestant": self.mode, "model": cell.model, "norm": cell.norm, "eps": cell.eps,
                "seed": 0, "robust": cell.robust(score.outcomes.x), "cpu_seconds": spent, "forwards": score.forwards,
                "backwards": score.backwards}  # fmt: skip
-        keep(self.path, row)
+        harness.keep(self.path, row)
         return row
 
 

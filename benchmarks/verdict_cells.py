@@ -133,10 +133,7 @@ class Reference:
 
     def cached(self) -> Row | None:
         """What was measured before, if it is still the same run."""
-        if not self.path.exists():
-            return None
-        found: Row = json.loads(self.path.read_text())
-        return found if found["digest"] == self.digest else None
+        return harness.cached(self.path, self.digest)
 
     def measured(self, peer: harness.Peer) -> Row:
         """The run, made now, judged by `judge.py` and kept."""
@@ -149,21 +146,13 @@ class Reference:
         robust = cell.robust(load_file(out)["x_adv"])
         row = {"digest": self.digest, "contestant": "autoattack", "model": cell.model, "norm": cell.norm,
                "eps": cell.eps, "seed": self.seed, "robust": robust, **answer}  # fmt: skip
-        keep(self.path, row)
+        harness.keep(self.path, row)
         return row
 
 
 def _sample(model: str) -> Path:
     found: Path = worker.SAMPLES / f"fashion_{model}.safetensors"
     return found
-
-
-def keep(path: Path, row: Row) -> None:
-    """Write a cell whole or not at all."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(row) + "\n")
-    part.replace(path)
 
 
 def keep_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

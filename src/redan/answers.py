@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from redan.errors import AccessError, RedanError, TargetError
+from redan.errors import NoGradientError, RedanError, TargetError
 from redan.protocols import Loss
 from redan.rows import Goal, take
 from redan.targets import Target
@@ -48,7 +48,7 @@ def _pass(target: Target[Tensor], x: Tensor, goal: Goal | None, loss: Loss | Non
     with torch.enable_grad():
         output = _scores(target(x.clone()))  # a copy, so that a model may write into what it is given
         if not output.requires_grad:
-            raise AccessError(_NO_GRADIENT)
+            raise NoGradientError(_NO_GRADIENT)
         value = loss(output, goal)
         columns = [value.sum()] if value.dim() == 1 else list(value.sum(0).unbind())
         last = len(columns) - 1
@@ -56,7 +56,7 @@ def _pass(target: Target[Tensor], x: Tensor, goal: Goal | None, loss: Loss | Non
             found = [torch.autograd.grad(c, x, retain_graph=i < last)[0].contiguous() for i, c in enumerate(columns)]
         except RuntimeError as error:
             if "appears to not have been used in the graph" in str(error):  # the weights' graph goes on without x
-                raise AccessError(_NO_GRADIENT) from error
+                raise NoGradientError(_NO_GRADIENT) from error
             raise
     return output.detach(), value.detach(), found[0] if value.dim() == 1 else torch.stack(found, 1)
 

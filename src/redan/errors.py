@@ -7,6 +7,7 @@ RedanError                  anything below; the command line prints it as one se
 │   ├── TrainingModeError   a submodule is in training mode
 │   └── NotCertifiableError the model does something that has no proven bound here
 ├── AccessError             an attack asked for more than the attacker may know
+│   └── NoGradientError     the model's answers have no gradient in its input
 ├── SetError                an attack or a row does not fit the perturbation set
 ├── SettingError            a value the caller chose is out of its range
 ├── NotBuiltError           known to redan by name, but not built yet
@@ -45,6 +46,10 @@ class NotCertifiableError(TargetError):
 
 class AccessError(RedanError):
     """An attack asked for an answer that the attacker's knowledge does not include."""
+
+
+class NoGradientError(AccessError):
+    """The model's answers have no gradient in its input, whatever the attacker may know."""
 
 
 class SetError(RedanError):

@@ -275,7 +275,7 @@ def test_a_cell_is_read_back_until_its_settings_change(tmp_path: Path, monkeypat
     peer = next(iter(contest.peers))
     cell = Cell(contest=contest, contestant=peer, model="natural")
     assert attacks_run.cached(cell) is None
-    attacks_run.keep(cell.path, {"digest": cell.digest, "distance": [1.0, INF]})
+    harness.keep(cell.path, {"digest": cell.digest, "distance": [1.0, INF]})
     found = attacks_run.cached(cell)
     assert found is not None
     assert found["distance"] == [1.0, INF]

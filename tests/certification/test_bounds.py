@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from redan.certification import Certificate, Method, certified, graph, layers, passes, steps
+from redan.certification import Certificate, Method, certified, graph, known, passes, steps
 from redan.certification.region import Region, region
 from redan.certification.rounding import Rounding
 from redan.certification.steps import Affine, Back, Interval, Lines, MaxPool, Relu, Sum
@@ -642,7 +642,7 @@ def test_a_graph_that_is_not_what_runs_is_refused() -> None:
 
 
 def test_every_listed_layer_and_function_exists_once() -> None:
-    assert all(callable(made) for made in (*layers.MODULES.values(), *layers.FUNCTIONS.values()))
+    assert all(callable(made) for made in (*known.MODULES.values(), *known.FUNCTIONS.values()))
 
 
 def test_the_document_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,7 +105,13 @@ ATTACKS: list[tuple[Attack[Any, Any], tuple[str, ...], float | None]] = [
     (FMN(steps=40, start=Start.OPPOSITE), ("Linf", "L2", "L1"), 1.25),
     (Descent(), ("Linf", "L2", "L1"), 1.05),
     (Descent(steps=20, random_start=True, loss=margin), ("Linf", "L2", "L1"), 1.05),
-    (Closing((Descent(),), Descent(random_start=True, loss=margin), (Stage(PGD(steps=4), 0.5),)), ("Linf", "L2"), 1.05),
+    (
+        Closing(
+            (Descent(),), Descent(random_start=True, loss=margin), (Stage(PGD(steps=4), 0.5),), RandomNoise(tries=2)
+        ),
+        ("Linf", "L2"),
+        1.05,
+    ),
     (FastCascade(thorough=False), ("Linf",), 1.05),
     (FastCascade(queries=20), ("Linf",), 1.05),
     (FastCascadeL2(thorough=False), ("L2",), 1.05),

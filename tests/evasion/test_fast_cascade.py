@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from redan import samples
 from redan.engine.run import attack
+from redan.errors import SettingError
 from redan.evasion.descent import Descent
 from redan.evasion.fast_cascade import Closing, FastCascade, FastCascadeL2, Stage
 from redan.evasion.fmn import FMN, Start
 from redan.losses import margin
 from redan.perturbations.norms import L2, Linf
-from redan.protocols import Ball, Cost, Gradients
+from redan.protocols import Access, Ball, Cost, Gradients
 from redan.robustness import robust_accuracy
 from redan.rows import Rows
 from redan.testing.victims import LinearVictim, dual_linf
@@ -40,7 +41,7 @@ class Seen:
 
 def shown(model: nn.Module, x: Tensor, y: Tensor, radius: float, share: float) -> set[int]:
     seen = Seen()
-    made = Closing((), CLIMB, (Stage(seen, share),))
+    made = Closing((), CLIMB, (Stage(seen, share),), Seen())
     attack(model, x, y, made, within=Linf(radius), block=len(x), workers=1)
     return set(seen.ids)
 
@@ -86,6 +87,12 @@ def test_masked_gradients_do_not_help(victim: type[nn.Module], made: Any, within
     model = victim().eval()
     y = model(x).argmax(1)
     assert attack(model, x, y, made, within=within, seed=1).success.all()
+
+
+def test_an_attacker_without_gradients_is_refused() -> None:
+    x, y = VICTIM.rows(4)
+    with pytest.raises(SettingError, match="gradients"):
+        attack(VICTIM.module(), x, y, FastCascade(), within=Linf(0.1), knowledge=Access.SCORES)
 
 
 @pytest.mark.parametrize("start", list(Start))

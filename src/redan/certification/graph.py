@@ -10,7 +10,8 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from redan.certification.layers import FUNCTIONS, MODULES, Plan, Unknown, Wire, own
+from redan.certification.known import FUNCTIONS, MODULES
+from redan.certification.layers import Plan, Unknown, Wire, own
 from redan.certification.steps import Reshape, Step
 from redan.errors import NotCertifiableError
 from redan.targets import TorchTarget

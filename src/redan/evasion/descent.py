@@ -35,23 +35,21 @@ class Descent:
         return Cost(self.steps + 1, self.steps)
 
     def __call__(self, referee: Gradients[Tensor], rows: Rows[Tensor, Ball]) -> None:
-        self.climbed(referee, rows, rows.ids)
+        self.climbed(referee, rows)
 
     def climbed(
-        self, referee: Gradients[Tensor], rows: Rows[Tensor, Ball], state: Tensor
-    ) -> tuple[Rows[Tensor, Ball], Tensor, Tensor, Tensor]:
-        """The rows that are left, their loss at the start, its highest value on the way (N,), and their state."""
+        self, referee: Gradients[Tensor], rows: Rows[Tensor, Ball]
+    ) -> tuple[Rows[Tensor, Ball], Tensor, Tensor]:
+        """The rows that are left, their loss at the start and its highest value on the way: (N,) each."""
         x = before = rows.within.sample(rows.x0, rows.draw) if self.random_start else rows.x0
         first = highest = torch.full((len(rows),), -torch.inf, dtype=x.dtype, device=x.device)
         for i in range(self.steps):
             gradient, loss, _ = referee.gradient(x, rows, self.loss)
             first, highest = loss if i == 0 else first, torch.maximum(highest, loss)
-            rows, x, before, gradient, first, highest, state = referee.survivors(
-                rows, x, before, gradient, first, highest, state
-            )
+            rows, x, before, gradient, first, highest = referee.survivors(rows, x, before, gradient, first, highest)
             ahead = climb(x, gradient, (1 + math.cos(math.pi * i / self.steps)) / 2, rows)
             if i:
                 ahead = rows.within.project(x + _MOMENTUM * (ahead - x) + (1 - _MOMENTUM) * (x - before), rows.x0)
             x, before = ahead, x
         last = self.loss(referee.scores(x, rows), rows.goal)
-        return referee.survivors(rows, first, torch.maximum(highest, last), state)
+        return referee.survivors(rows, first, torch.maximum(highest, last))

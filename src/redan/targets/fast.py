@@ -2,9 +2,7 @@
 
 Two things make it cheaper, and both are decided by shapes, so that the same module always takes the same path:
 
-* **Products for input gradients.** The gradient of a convolution in its input is weights times output gradient, folded
-  back into an image. Where there are at most three input channels, or the kernel is one strided point, that takes a
-  seventh to two thirds of what oneDNN's own kernel takes (`benchmarks/passes.py`).
+* **Products for input gradients** (`redan.targets.products`).
 * **Folded norms.** A convolution followed by batch normalization with fixed statistics is one convolution with scaled
   weights and a shifted bias.
 
@@ -20,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -28,73 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from redan.targets.products import FEW_CHANNELS, convolved
+
 TOLERANCE = 1e-6
 """Of the largest entry: how far scores and gradients may be from the plain pass's."""
-
-_FEW_CHANNELS = 3
-_MOST_MEMORY = 4  # columns of a product, in multiples of the larger of the convolution's input and output
-_POINTS = 49  # output positions from which on a product beats oneDNN for strided points
-
-
-class _Product(torch.autograd.Function):
-    """A convolution whose input gradient is a matrix product; its weights get none."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any) -> Tensor:
-        ctx.made_of = weight, x.shape, stride, padding
-        return functional.conv2d(x, weight, bias, stride, padding)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        weight, size, stride, padding = ctx.made_of
-        (gradient,) = gradients
-        columns = weight.flatten(1).t() @ gradient.flatten(2)
-        if weight.shape[2:] != (1, 1) or padding != (0, 0):
-            return functional.fold(columns, size[2:], weight.shape[2:], 1, padding, stride), None, None, None, None
-        found = gradient.new_zeros(size)
-        found[:, :, :: stride[0], :: stride[1]] = columns.view(-1, size[1], *gradient.shape[2:])
-        return found, None, None, None, None
-
-
-def _pair(value: Any) -> tuple[int, int] | None:
-    """An argument of a convolution as two numbers; None for padding by name."""
-    if isinstance(value, int):
-        return value, value
-    return (value[0], value[1]) if isinstance(value, tuple) and len(value) == 2 else None
-
-
-@lru_cache(maxsize=4096)
-def _gains(
-    shape: torch.Size, weights: torch.Size, stride: Any, padding: Any, dilation: Any, groups: int
-) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Stride and padding of a convolution whose input gradient is cheaper as a product; by shapes alone."""
-    steps, pads = _pair(stride), _pair(padding)
-    if groups != 1 or _pair(dilation) != (1, 1) or len(shape) != 4 or steps is None or pads is None:
-        return None
-    channels, height, width = shape[1:]
-    outputs, _, *kernel = weights
-    points = 1
-    for size, pad, taps, step in zip((height, width), pads, kernel, steps, strict=True):
-        points *= (size + 2 * pad - taps) // step + 1
-    if kernel == [1, 1]:
-        gains = (steps != (1, 1) or channels <= _FEW_CHANNELS) and points >= _POINTS
-    else:
-        columns = channels * kernel[0] * kernel[1] * points
-        most = _MOST_MEMORY * max(channels * height * width, outputs * points)
-        gains = channels <= _FEW_CHANNELS and columns <= most
-    return (steps, pads) if gains else None
-
-
-def _convolved(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int
-) -> Tensor:
-    """conv2d, by a product where that is cheaper."""
-    known = x.requires_grad and list not in (type(stride), type(padding), type(dilation))
-    gains = _gains(x.shape, weight.shape, stride, padding, dilation, groups) if known else None
-    if gains is None:
-        return functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
-    apply: Callable[..., Tensor] = _Product.apply
-    return apply(x, weight.detach(), None if bias is None else bias.detach(), *gains)
 
 
 class _Owed(Tensor):
@@ -236,7 +170,7 @@ class _Cheaper(TorchFunctionMode):
             owed = self._open = _Owed.like(x)
             self._debts[id(owed)] = owed, _Debt(args, x._version)
             return owed
-        return _convolved(*args) if self._how.products else functional.conv2d(*args)
+        return convolved(*args) if self._how.products else functional.conv2d(*args)
 
     def _as_one(self, owed: _Owed, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
         norm = _norm(args, kwargs)
@@ -244,7 +178,7 @@ class _Cheaper(TorchFunctionMode):
         if norm is None or norm.mean.dtype != conv[1].dtype or norm.mean.device != conv[1].device:
             return None
         weight, bias = self._how.folded(conv, norm)
-        return (_convolved if self._how.products else functional.conv2d)(conv[0], weight, bias, *conv[3:])
+        return (convolved if self._how.products else functional.conv2d)(conv[0], weight, bias, *conv[3:])
 
     def _debt(self, owed: _Owed) -> tuple[Any, ...]:
         args, version = self._debts[id(owed)][1]
@@ -257,7 +191,7 @@ class _Cheaper(TorchFunctionMode):
         if id(owed) not in self._paid:
             args = self._debt(owed)
             with torch.enable_grad():
-                self._paid[id(owed)] = _convolved(*args) if self._how.products else functional.conv2d(*args)
+                self._paid[id(owed)] = convolved(*args) if self._how.products else functional.conv2d(*args)
         return self._paid[id(owed)]
 
     def _known(self, part: Any) -> Any:
@@ -278,7 +212,7 @@ def _can(module: nn.Module) -> Cheaper | None:
         return None
     convolutions = [part for part in parts if isinstance(part, nn.Conv2d)]
     strided = any(part.kernel_size == (1, 1) and part.stride != (1, 1) for part in convolutions)
-    products = strided or any(part.in_channels <= _FEW_CHANNELS for part in convolutions)
+    products = strided or any(part.in_channels <= FEW_CHANNELS for part in convolutions)
     norms = bool(convolutions) and any(isinstance(part, nn.BatchNorm2d) for part in parts)
     return Cheaper(products, norms) if products or norms else None
 
