@@ -2,10 +2,11 @@
 
 On every model of the set, in L∞ and L2, 1,000 test rows: robust accuracy of the modes quick, default and audit and of
 AutoAttack (pyautoattack) with three seeds, all decided by `judge.py` from the adversarial images; the rows that one
-side alone breaks; passes and CPU seconds on one thread. AutoAttack's runs are cached per seed; ours are made anew when
-any of our code changed. One model and its data set (digits) were never used in tuning.
+side alone breaks; passes and CPU seconds on one thread. AutoAttack's runs are cached per seed and committed;
+ours are made anew when any of our code changed. One model and its data set (digits) were never used in tuning.
 
     python benchmarks/verdict.py --seconds 3000    start no run after so many seconds; what is measured stays
+    python benchmarks/verdict.py --references      only AutoAttack's runs, which outlast changes of our code
     python benchmarks/verdict.py --report          measure nothing; write the result if all is there
 """
 
@@ -35,7 +36,7 @@ import worker
 import harness
 import redan
 from attacks_run import CODE
-from verdict_cells import CACHE, CELLS, HELD_OUT, MASKED, ROWS, SEEDS, STANDARD, Cell, Reference, Row
+from verdict_cells import CACHE, CELLS, HELD_OUT, KEPT, MASKED, ROWS, SEEDS, STANDARD, Cell, Reference, Row
 
 MODES = ("quick", "default", "audit")
 OURS = (*CODE, "src/redan/robustness.py")
@@ -85,12 +86,12 @@ class Ours:
         return row
 
 
-def measure(until: float) -> None:
+def measure(until: float, *, ours: bool = True) -> None:
     """Every run that is not there yet, one seed of AutoAttack after another; ends after `until`, between two runs."""
     torch.set_num_threads(1)
     worker.keep_memory()
     runs: list[Ours | Reference] = [Reference(cell=cell, seed=seed) for seed in SEEDS for cell in CELLS]
-    runs[:0] = [Ours(cell=cell, mode=mode) for mode in MODES for cell in CELLS]
+    runs[:0] = [Ours(cell=cell, mode=mode) for mode in MODES for cell in CELLS] if ours else []
     todo = [run for run in runs if run.cached() is None]
     for at, run in enumerate(todo):
         if time.monotonic() > until:
@@ -101,7 +102,7 @@ def measure(until: float) -> None:
             peer = harness.Peer(STANDARD)
             row = run.measured(peer)
             peer.close()
-        told = f"{row['model']} {row['norm']} {row['contestant']} {row['seed']}: {sum(row['robust'])} robust"
+        told = f"{row['model']} {row['norm']} {row['contestant']} {row['seed']}: {len(row['robust'])} robust"
         print(f"[{at + 1}/{len(todo)}] {told}, {row['cpu_seconds']:.1f} CPU s", file=sys.stderr, flush=True)
 
 
@@ -114,9 +115,8 @@ def gathered() -> tuple[list[Row], int]:
 
 
 def compact(row: Row) -> Row:
-    """As it stands in the result: the robust rows' numbers instead of a bit for each row."""
-    robust = [at for at, bit in enumerate(row["robust"]) if bit]
-    return {key: value for key, value in row.items() if key != "digest"} | {"robust": robust}
+    """As it stands in the result: without the digest of what decided it."""
+    return {key: value for key, value in row.items() if key != "digest"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,15 +234,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start no run after so many")
     parser.add_argument("--report", action="store_true", help="measure nothing")
+    parser.add_argument(
+        "--references", action="store_true", help="measure AutoAttack only, whose runs outlast our code"
+    )
     options = parser.parse_args()
     if not options.report:
-        measure(time.monotonic() + options.seconds)
+        measure(time.monotonic() + options.seconds, ours=not options.references)
     rows, missing = gathered()
     if missing:
         print(table(rows))
         for claim in claims(rows):
             print(f"{'met   ' if claim.met else 'MISSED'} {claim.id}: {claim.claim}: {claim.measured} ({claim.goal})")
-        print(f"{missing} runs are not measured yet; no result is written from a part (kept in {CACHE})")
+        print(f"{missing} runs are not measured yet; no result is written from a part (kept in {KEPT} and {CACHE})")
         return
     peer = harness.Peer(STANDARD)
     versions = peer.ask(versions=True)

@@ -20,6 +20,7 @@ import harness
 import judge
 
 CACHE = harness.ROOT / "benchmarks" / "cache" / "verdict"
+KEPT = harness.RESULTS / "cells" / "verdict"  # what takes hours and depends on none of our code is committed
 STANDARD = Path(worker.__file__).with_name("standard.py")
 ROWS = 1000
 SEEDS = (0, 1, 2)
@@ -58,10 +59,10 @@ class Cell:
         found = load_file(_digits())
         return found["x"][:ROWS], found["y"][:ROWS]
 
-    def robust(self, x_adv: Tensor) -> list[bool]:
-        """The rows right on the clean input and on x_adv, as `judge.py` decides."""
+    def robust(self, x_adv: Tensor) -> list[int]:
+        """The numbers of the rows right on the clean input and on x_adv, as `judge.py` decides."""
         found = judge.judge(self.module(), *self.rows(), x_adv, norm=self.norm, eps=self.eps)
-        return (found.right_before & ~found.broken).tolist()
+        return (found.right_before & ~found.broken).nonzero().flatten().tolist()
 
 
 CELLS = tuple(Cell(model=model, norm=norm) for model in MODELS for norm in RADII)
@@ -81,7 +82,7 @@ def _digits() -> Path:
 @cache
 def _weights() -> Path:
     """The samples' network, trained on the digits by projected gradient descent (Madry 2018) at radius 0.2."""
-    path = CACHE / "digits.weights.safetensors"
+    path = KEPT / "digits.weights.safetensors"
     if not path.exists():
         found = load_file(_digits())
         keep_tensors(path, _trained(found["x"][ROWS:], found["y"][ROWS:]).state_dict())
@@ -122,7 +123,7 @@ class Reference:
 
     @property
     def path(self) -> Path:
-        return CACHE / f"autoattack.{self.cell.model}.{self.cell.norm}.{self.seed}.json"
+        return KEPT / f"autoattack.{self.cell.model}.{self.cell.norm}.{self.seed}.json"
 
     @property
     def digest(self) -> str:
@@ -137,7 +138,7 @@ class Reference:
 
     def measured(self, peer: harness.Peer) -> Row:
         """The run, made now, judged by `judge.py` and kept."""
-        cell, out = self.cell, self.path.with_suffix(".safetensors")
+        cell, out = self.cell, CACHE / self.path.with_suffix(".safetensors").name
         held = cell.model == HELD_OUT
         answer = peer.ask(
             model=str(_weights()) if held else cell.model, data=str(_digits()) if held else None, norm=cell.norm,
