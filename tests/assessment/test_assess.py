@@ -13,11 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 import redan
-from redan.assessment.assess import Stage
+from redan.assessment.session import Stage
 from redan.errors import EvidenceError, NotBuiltError, PreflightError, RedanError, SettingError
 from redan.evidence.folder import MODEL, REPORT, RunFolder, digest, file_digest
 from redan.evidence.report import AttackerPart, Counts, Report, Verdict
 from redan.evidence.summary import report_of
+from redan.report.words import doubts
 
 Write = Callable[..., Path]
 PASS, FAIL, OPEN = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
@@ -226,7 +227,7 @@ def test_rows_on_which_the_model_fails_are_errors_and_the_run_goes_on(shop: Writ
     assert (error.reason, error.rows, error.attacker) == (reason, 3, "anyone")
     assert error.first in [row["id"] for row in lines(report, "row") if row["reason"] == reason]
     assert [check.check for check in report.preflight if check.status != "pass"] == ["finite-answers"]
-    assert first(report).diagnosis == []
+    assert doubts(first(report)) == []
     (part,) = report.requirements
     assert (part.k, part.n, part.errors) == (27, 32, 3)
     assert report.verdict is PASS  # though the three count as broken
@@ -258,7 +259,7 @@ def test_a_random_model_is_judged_over_fresh_draws(shop: Write) -> None:
     assert part.interval is not None
     assert part.interval.method == "bootstrap"
     assert all(line["share"] * 20 == pytest.approx(round(line["share"] * 20)) for line in lines(report, "row"))
-    assert first(report).diagnosis == []
+    assert doubts(first(report)) == []
 
 
 def test_a_random_model_that_breaks_fails(shop: Write) -> None:
@@ -303,8 +304,9 @@ def test_masked_gradients_block_a_pass_and_are_named(shop: Write) -> None:
     report = redan.assess(shop("Rounded", weak=0))
     assert report.verdict is OPEN
     assert counts(report).robust == 32
-    (diagnosis,) = first(report).diagnosis
-    assert (diagnosis.name, diagnosis.blocks_pass) == ("masked gradients", True)
+    found = doubts(first(report))
+    assert found[0].name == "masked gradients"
+    assert all(doubt.blocks_pass for doubt in found)
     assert "cannot be trusted" in report.reasons[0]
     broken = redan.assess(shop("Rounded", weak=32, attacks__mode="default", requirements__0__at_least=0.9))
     assert broken.verdict is FAIL  # Square needs no gradient
@@ -480,7 +482,8 @@ def test_progress_is_told_to_who_watches(shop: Write) -> None:
     stages: list[Stage] = []
     redan.assess(shop(run__block=16, attackers__1=POISONING), watch=stages.append, workers=1)
     assert {(stage.attacker, stage.number, stage.of) for stage in stages} == {("anyone", 1, 1)}
-    last = stages[-1].progress
+    last = [stage for stage in stages if stage.doing is None][-1].progress
+    assert {stage.doing for stage in stages} == {None, "examined"}
     assert (last.share, last.settled, last.rows) == (1, 32, 32)
     assert last.passes > 1000
     shares = [stage.progress.share for stage in stages]
@@ -805,7 +808,7 @@ def test_scores_that_break_rows_first_are_no_sign_of_masked_gradients(shop: Writ
     attacks = {"mode": "audit", "skip": ["fast-cascade"], "add": ["{shop}:Climber"]}
     report = redan.assess(shop(weak=8, attacks=attacks, requirements__0__at_least=0.5))
     assert [(a.name, a.broken) for a in first(report).attacks] == [("square", 8), ("Climber", 0)]
-    assert first(report).diagnosis == []
+    assert doubts(first(report)) == []
 
 
 def test_two_threat_models_may_name_modules_alike(tmp_path: Path, shop: Write) -> None:

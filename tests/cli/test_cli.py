@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from redan.assessment.assess import Stage
+from redan.assessment.session import Stage
 from redan.cli.app import run
 
 Write = Callable[..., Path]

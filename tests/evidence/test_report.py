@@ -45,7 +45,7 @@ KEYS = {
     },
     "attackers": {
         *("name", "kind", "techniques", "change", "knowledge", "status", "reason", "counts", "attacks", "by_class"),
-        *("curve", "success_8bit", "diagnosis", "why", "goal", "impact", "strength"),
+        *("curve", "success_8bit", "diagnosis", "why", "goal", "impact", "strength", "retries"),
     },
     "preflight": {"check", "level", "status", "detail", "remedy"},
 }

@@ -30,6 +30,7 @@ def part(name: str, strength: str) -> AttackerPart:
         curve=[],
         success_8bit=None,
         diagnosis=[],
+        retries=[],
     )
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from redan.evidence.report import AttackerPart, Counts, Diagnosis, Report, RunPart, Verdict
+from redan.evidence.report import AttackerPart, Counts, Diagnosis, Doubt, Report, RunPart, Verdict
 from redan.evidence.requirement import Direction, Metric, Requirement
 from redan.evidence.statistics import lower_bound, upper_bound
 from redan.evidence.verdict import judge
@@ -71,10 +71,17 @@ def attacker(
         strength="standard",
         counts=fates.counts if isinstance(fates, Fates) else fates,
         attacks=[],
+        retries=[],
         by_class=[],
         curve=[],
         success_8bit=None,
-        diagnosis=[] if doubt is None else [Diagnosis(name="masked", detail="blind rows", blocks_pass=doubt)],
+        diagnosis=[]
+        if doubt is None
+        else [
+            Diagnosis(
+                name="masked", status=Doubt.SUSPICIOUS if doubt else Doubt.OK, detail="blind rows", blocks_pass=doubt
+            )
+        ],
     )
 
 

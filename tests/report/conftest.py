@@ -56,7 +56,7 @@ def everything(reports: dict[Verdict, Report]) -> Report:
     first["counts"].update(errors=2, undecided=1, robust=first["counts"]["robust"] - 3)
     first["attacks"][0].update(usd=1.25, status="cut")
     second = {**first, "name": "supplier", "kind": "poisoning", "status": "not built", "reason": "not built yet"}
-    second.update(counts=None, attacks=[], by_class=[], curve=[], diagnosis=[], success_8bit=None)
+    second.update(counts=None, attacks=[], by_class=[], curve=[], diagnosis=[], retries=[], success_8bit=None)
     document["attackers"].append(second)
     document["requirements"][1].update(errors=2, undecided=1)
     document["preflight"][0].update(status="warn", detail="a third of the rows repeat", remedy="draw others")

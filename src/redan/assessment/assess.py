@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
 
-import torch
-
-from redan.assessment.build import Built, added_attacks, build
+from redan.assessment.build import added_attacks, build
+from redan.assessment.distrust import distrust
 from redan.assessment.measuring import on_levels
-from redan.assessment.opening import begin, check_parts, digests, first_line, on_path, reopened, same_run
+from redan.assessment.opening import begin, check_parts, first_line, on_path, reopened, same_run
 from redan.assessment.pictures import keep_pictures
-from redan.assessment.preflight import Finding, Level, Requirement, Scene, preflight, refuse
+from redan.assessment.preflight import Level, Requirement, Scene, preflight, refuse
 from redan.assessment.recording import Recorder
-from redan.engine.block import Job
+from redan.assessment.session import Prepared, Session, Stage, job_of, told
 from redan.engine.intake import checked_rows, row_names
 from redan.engine.outcomes import Outcomes
-from redan.engine.run import Progress, run
+from redan.engine.run import run
 from redan.errors import NotBuiltError, SettingError
 from redan.evidence.folder import REPORT, RunFolder, is_url
 from redan.evidence.log import EndedLine, ResumedLine, RunLine
@@ -28,41 +27,13 @@ from redan.evidence.report import Report
 from redan.evidence.summary import Summary
 from redan.evidence.verdict import settled
 from redan.oracle import Limits, Purse
-from redan.robustness import Mode, eot_of
-from redan.threat.file import Loaded, read
+from redan.threat.file import read
 from redan.threat.inputs import ImageInputs
-from redan.threat.planner import Campaign, Plan, plan
+from redan.threat.planner import Campaign, plan
 from redan.threat.schema import Auto
 from redan.threat.system import Task
 
 _AT_A_TIME = 32  # rows that a gate takes before it looks: as many on every machine, since it decides where it stops
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """What an assessment is doing: which attacker, of how many, how far, and where its evidence is."""
-
-    attacker: str
-    number: int
-    of: int
-    progress: Progress
-    folder: str
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """Everything that is known before the first attack: the file, the plan, the target, the rows, the preflight."""
-
-    loaded: Loaded
-    plan: Plan
-    built: Built
-    names: tuple[str, ...]
-    findings: tuple[Finding, ...]
-
-    @property
-    def digests(self) -> dict[str, str | None]:
-        """sha256 of everything that decides the run."""
-        return digests(self.loaded, self.built, self.names)
 
 
 def _read(threat_model: str | PathLike[str]) -> Prepared:
@@ -140,10 +111,13 @@ def assess(
             ready, built=on_path(ready.built, ready.names, found.head.environment.get("gradient_path", "plain"))
         )
     if found.ended is None or found.ended.why not in _OVER or found.ended.limits_hit:
-        work = _Session(ready, folder, found, Purse(spend), _cores(ready, workers), watch)
+        work = Session(ready, folder, found, Purse(spend), _cores(ready, workers), watch)
         folder.append(*([] if resume is None else [ResumedLine(started=_now())]))
         try:
             why, rows, hit = _worked(work)
+            if not hit:
+                distrust(work, rows)
+                hit = [work.purse.hit] if work.purse.hit else []
         except BaseException as error:
             why = "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
             folder.append(EndedLine(why=why, rows=found.taken(), limits_hit=[], seconds=_since(start)))
@@ -189,18 +163,6 @@ def _cores(ready: Prepared, workers: int | None) -> int:
     return workers if workers is not None else 0 if isinstance(said, Auto) else said
 
 
-@dataclass(frozen=True, slots=True)
-class _Session:
-    """One sitting of a run: what it works on, what it may spend, and all that is known so far."""
-
-    ready: Prepared
-    folder: RunFolder
-    summary: Summary
-    purse: Purse
-    workers: int
-    watch: Callable[[Stage], None] | None
-
-
 def _begun(ready: Prepared, out: str | PathLike[str] | None, gate: bool | None) -> tuple[RunFolder, Summary]:
     model = ready.loaded.model
     where = str(out) if out is not None else model.run.out
@@ -221,7 +183,7 @@ def _begun(ready: Prepared, out: str | PathLike[str] | None, gate: bool | None) 
     return folder, begin(folder, head, ready.loaded.content)
 
 
-def _worked(session: _Session) -> tuple[str, int, list[str]]:
+def _worked(session: Session) -> tuple[str, int, list[str]]:
     """Every row under every attacker; why it ended, after how many rows, and which limit of ours was hit."""
     head, purse = session.summary.head, session.purse
     total = len(head.labels)
@@ -237,29 +199,7 @@ def _worked(session: _Session) -> tuple[str, int, list[str]]:
     return "done", total, []
 
 
-def job_of(ready: Prepared, campaign: Campaign, rows: Sequence[int]) -> Job:
-    """One attacker's attacks on some of the rows. Raises SettingError for an attacker who is not built yet."""
-    if campaign.within is None:
-        raise SettingError(f"{campaign.attacker.name}: {campaign.reason}")
-    built, here = ready.built, torch.tensor(rows, device=ready.built.x.device, dtype=torch.int64)
-    return Job(
-        target=built.target,
-        x=built.x[here],
-        y=built.y[here],
-        names=[ready.names[row] for row in rows],
-        attacks=campaign.attacks,
-        within=campaign.within,
-        aim=campaign.aim,
-        knowledge=campaign.knowledge,
-        surrogates=built.surrogates.get(campaign.attacker.name),
-        capability=campaign.capability,
-        seed=ready.loaded.model.statistics.seed,
-        eot=eot_of(Mode(ready.loaded.model.attacks.mode.value), ready.loaded.model.attacks.eot),
-        contain=True,
-    )
-
-
-def _campaign(session: _Session, campaign: Campaign, rows: range) -> None:
+def _campaign(session: Session, campaign: Campaign, rows: range) -> None:
     """One attacker's attacks on those of the rows that are not finished, recorded as they end."""
     ready, found = session.ready, session.summary
     model, built = ready.loaded.model, ready.built
@@ -282,24 +222,5 @@ def _campaign(session: _Session, campaign: Campaign, rows: range) -> None:
         block=model.run.block,
         purse=session.purse,
         done=done,
-        progress=_told(session, campaign, len(pending)),
+        progress=told(session, campaign, len(pending)),
     )
-
-
-def _told(session: _Session, campaign: Campaign, pending: int) -> Callable[[Progress], None] | None:
-    """Tells the caller how far one attacker is, rows that were finished before included."""
-    watch, tallies = session.watch, session.summary.tallies
-    if watch is None:
-        return None
-    tally, names = tallies[campaign.attacker.name], list(tallies)
-    total = len(session.summary.head.labels)
-    before, passes = int(tally.finished.sum()), tally.passes
-
-    def tell(now: Progress) -> None:
-        share = (before + now.share * pending) / max(1, total)
-        whole = Progress(share, passes + now.passes, before + now.settled, total)
-        number = names.index(campaign.attacker.name) + 1
-        watch(Stage(campaign.attacker.name, number, len(names), whole, session.folder.url))
-
-    tell(Progress(0.0, 0, 0, pending))
-    return tell

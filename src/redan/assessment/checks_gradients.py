@@ -93,16 +93,11 @@ def gradient_slopes(look: Look, answers: Answers | None, noise: float) -> Findin
 def _misled(look: Look, answers: Answers, noise: float) -> Tensor:
     """Rows whose margin does not rise along one direction as the gradient says: (N,) bool.
 
-    A coordinate steps a thousandth of the box up or down, and leans uphill just so far that the gradient promises
-    four times what a random step brings: more than chance, and not so steep that honest curvature shows. The error
-    must be above half of the promise, and above the answers' own noise.
+    The error must be above half of the promise, and above the answers' own noise.
     """
     (low, high), x = look.scene.target.bounds, look.sample
     slope = finite(answers.gradient).flatten(1)
-    lean = (_LEAN * slope.norm(dim=1) / slope.abs().sum(1).clamp_min(1e-30)).clamp_max(1)
-    chance = torch.rand(slope.shape, generator=torch.Generator().manual_seed(0)).to(slope)
-    step = torch.where(chance < (1 + lean[:, None]) / 2, slope.sign(), -slope.sign()).reshape(x.shape)
-    step = step * _STEP * (high - low)
+    step = leaning(slope, high - low).reshape(x.shape)
     above = (x + step).clamp(low, high)
     below = (x - step).clamp(low, high) if look.plan.both_ways else x
     tops = look.ask(above).output
@@ -113,3 +108,14 @@ def _misled(look: Look, answers: Answers, noise: float) -> Tensor:
     rounding = max(1e-5, 8 * torch.finfo(rise.dtype).eps)
     floor = max(4 * noise, rounding * float(finite(answers.output).abs().max()))
     return (error > promised.abs() / 2) & (error > floor)
+
+
+def leaning(slope: Tensor, width: float) -> Tensor:
+    """A step for each slope (N, D), a thousandth of the box's width up or down in every coordinate.
+
+    It leans uphill just so far that the slope promises four times what a random step brings: more than chance, and
+    not so steep that honest curvature shows.
+    """
+    lean = (_LEAN * slope.norm(dim=1) / slope.abs().sum(1).clamp_min(1e-30)).clamp_max(1)
+    chance = torch.rand(slope.shape, generator=torch.Generator().manual_seed(0)).to(slope)
+    return torch.where(chance < (1 + lean[:, None]) / 2, slope.sign(), -slope.sign()) * _STEP * width

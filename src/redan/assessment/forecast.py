@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from redan.answers import Answers, evaluate, micro_batch
-from redan.assessment.assess import Prepared, inspect, job_of
+from redan.assessment.assess import inspect
 from redan.assessment.preflight import refuse
+from redan.assessment.session import Prepared, job_of
 from redan.engine.block import Job, seen_by
 from redan.engine.intake import count_classes, probes
 from redan.engine.outcomes import Outcomes

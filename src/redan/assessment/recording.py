@@ -33,6 +33,7 @@ class Recorder:
     index: Sequence[int]  # place of each job row in the data
     keep: KeepInputs
     eight_bit: bool
+    retry: str | None = None
 
     def __call__(self, block: Outcomes) -> list[Line]:
         """The lines that were written."""
@@ -95,6 +96,7 @@ class Recorder:
                 blind=int(block.blind[i]),
                 input=input_digest(x[i]),
                 saved=int(place[i]) if kept[i] else None,
+                retry=self.retry,
             )
 
 

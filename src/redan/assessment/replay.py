@@ -9,10 +9,11 @@ from os import PathLike
 import torch
 from torch import Tensor
 
-from redan.assessment.assess import Prepared, job_of, read_run
+from redan.assessment.assess import read_run
 from redan.assessment.measuring import measure
 from redan.assessment.opening import changed_since
 from redan.assessment.recording import input_digest
+from redan.assessment.session import Prepared, job_of
 from redan.engine.block import Job
 from redan.errors import EvidenceError
 from redan.evidence.folder import REPORT, RunFolder

@@ -10,9 +10,10 @@ import typer
 from rich.console import Console
 
 from redan.assessment import assess as run_assessment
-from redan.assessment.assess import Stage, inspect
+from redan.assessment.assess import inspect
 from redan.assessment.opening import check_parts
 from redan.assessment.preflight import refuse
+from redan.assessment.session import Stage
 from redan.cli.progress import bars
 from redan.errors import BrokenOffError
 from redan.oracle import Limits
@@ -79,7 +80,7 @@ def assess(
         def watch(stage: Stage) -> None:
             nonlocal folder
             folder = stage.folder
-            draw(stage.attacker, stage.progress)
+            draw(stage.attacker if stage.doing is None else f"{stage.attacker}: {stage.doing}", stage.progress)
 
         try:
             report = run_assessment(

@@ -1,10 +1,10 @@
-"""Why an attacker's numbers may not be trusted, as far as the evidence itself tells."""
+"""Why an attacker's numbers may not be trusted, as far as the evidence tells."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from redan.evidence.report import AttackPart, CheckPart, Diagnosis
+from redan.evidence.report import AttackPart, CheckPart, Diagnosis, Doubt
 from redan.evidence.tally import Tally
 
 _GRADIENTS = ("gradients", "gradient-slopes")  # preflight checks
@@ -13,13 +13,25 @@ _MORE = 0.01  # of the rows that were left to attacks without gradients
 
 
 def diagnosed(
-    tally: Tally, attacks: Sequence[AttackPart], preflight: Sequence[CheckPart], rows: int
+    tally: Tally, attacks: Sequence[AttackPart], preflight: Sequence[CheckPart], rows: int, *, over: bool
 ) -> list[Diagnosis]:
-    """Everything that a pass cannot rest on."""
-    return [
-        Diagnosis(name=name, detail=detail, blocks_pass=True)
+    """What the run itself shows, then what an examination of it found; a pass rests on nothing suspicious.
+
+    over: whether the run came to its end. One that did not has not been examined to the end either.
+    """
+    said = [
+        Diagnosis(name=name, status=Doubt.SUSPICIOUS, detail=detail, blocks_pass=True)
         for name, detail in _found(tally, attacks, preflight, rows)
     ]
+    if not over and tally.examined is None and any(attack.access == "gradients" for attack in tally.head.attacks):
+        detail = "the run was ended before it was asked whether its attacks can be trusted"
+        said.append(Diagnosis(name="not examined", status=Doubt.SUSPICIOUS, detail=detail, blocks_pass=True))
+    if tally.examined is not None:
+        said += [
+            Diagnosis(name=i.name, status=i.status, detail=i.detail, blocks_pass=i.status is Doubt.SUSPICIOUS)
+            for i in tally.examined.indications
+        ]
+    return said
 
 
 def _found(
@@ -43,7 +55,7 @@ def _found(
 def _outdone(tally: Tally, attacks: Sequence[AttackPart]) -> Iterator[tuple[str, str]]:
     """Attacks by scores that break what climbing left standing: the gradients do not lead there (AutoAttack's flag)."""
     climbed = False
-    for head, part in zip(tally.head.attacks, attacks, strict=True):
+    for head, part in zip(tally.head.attacks, attacks, strict=False):  # retries follow, and are another matter
         climbed = climbed or head.access == "gradients"
         if climbed and head.access != "gradients" and part.broken > max(2, _MORE * part.attempted):
             yield (

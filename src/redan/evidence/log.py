@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from redan.evidence.report import CheckPart, PlanPart
+from redan.evidence.report import CheckPart, Doubt, PlanPart
 from redan.evidence.requirement import Requirement
 
 VERSION = 1
@@ -150,6 +150,47 @@ class RowLine(_Line):
     """sha256 of the saved input's bytes."""
     saved: int | None
     """Its place in the block's file; None where the clean input is the saved one, or none is kept."""
+    retry: str | None = None
+    """The retry that it is about; what the line says counts where it makes things worse for the model."""
+
+
+class Indication(_Line):
+    """One indicator of a failing attack, looked at on some rows of a run."""
+
+    name: str
+    status: Doubt
+    detail: str
+
+
+class ExaminedLine(_Line):
+    """What an attacker's run looked like when it was asked whether its attacks can be trusted."""
+
+    event: Literal["examined"] = "examined"
+    attacker: str
+    indications: list[Indication]
+    forwards: int
+    backwards: int
+    seconds: float
+
+
+class RetryLine(_Line):
+    """A retry begins; the lines of its rows follow."""
+
+    event: Literal["retry"] = "retry"
+    attacker: str
+    name: str
+    because: list[str]
+    detail: str
+    attack: AttackHead | None
+    """None where it does not apply."""
+
+
+class RetriedLine(_Line):
+    """A retry has been tried on every row that stood."""
+
+    event: Literal["retried"] = "retried"
+    attacker: str
+    name: str
 
 
 class ResumedLine(_Line):
@@ -171,7 +212,7 @@ class EndedLine(_Line):
     seconds: float
 
 
-Line: TypeAlias = RunLine | BlockLine | RowLine | ResumedLine | EndedLine
+Line: TypeAlias = RunLine | BlockLine | RowLine | ExaminedLine | RetryLine | RetriedLine | ResumedLine | EndedLine
 _LINE: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="event")])
 
 

@@ -135,12 +135,43 @@ class CurvePart(_Part):
     drawn: int
 
 
+class Doubt(StrEnum):
+    """What looking at an indicator came to."""
+
+    OK = "ok"
+    SUSPICIOUS = "suspicious"
+    NOT_APPLICABLE = "not applicable"
+
+
 class Diagnosis(_Part):
-    """Why a number may not be trusted."""
+    """Why a number may not be trusted, or what was looked at and gave no reason."""
 
     name: str
+    status: Doubt
     detail: str
     blocks_pass: bool
+
+
+class Tried(StrEnum):
+    """What became of a retry."""
+
+    DONE = "done"
+    NOT_APPLICABLE = "not applicable"
+    CUT = "cut"
+
+
+class RetryPart(_Part):
+    """What was tried again after something looked suspicious, adapted to it."""
+
+    name: str
+    because: list[str]
+    """The suspicious indicators that called for it."""
+    detail: str
+    """What it is; where it could not be tried, why."""
+    status: Tried
+    attempted: int
+    """Rows that stood when its turn came."""
+    broken: int
 
 
 class AttackerPart(_Part):
@@ -167,6 +198,7 @@ class AttackerPart(_Part):
     curve: list[CurvePart]
     success_8bit: int | None
     diagnosis: list[Diagnosis]
+    retries: list[RetryPart]
 
 
 class RiskPart(_Part):

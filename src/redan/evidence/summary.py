@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from torch import Tensor
 
 from redan.errors import EvidenceError
 from redan.evidence.diagnosis import diagnosed
 from redan.evidence.folder import RunFolder
-from redan.evidence.log import AttackerHead, BlockLine, EndedLine, Line, ResumedLine, RowLine, RunLine
-from redan.evidence.report import AttackerPart, Report, RunPart, Verdict
+from redan.evidence.log import (
+    AttackerHead,
+    BlockLine,
+    EndedLine,
+    ExaminedLine,
+    Line,
+    ResumedLine,
+    RetriedLine,
+    RetryLine,
+    RowLine,
+    RunLine,
+)
+from redan.evidence.report import AttackerPart, Report, RetryPart, RunPart, Tried, Verdict
 from redan.evidence.risk import ranked
 from redan.evidence.standing import standing
 from redan.evidence.tally import Tally
@@ -42,6 +53,8 @@ class Summary:
                     self._tally(line.attacker).row(line)
                 case BlockLine():
                     self._tally(line.attacker).block(line)
+                case ExaminedLine() | RetryLine() | RetriedLine():
+                    self._tally(line.attacker).later(line)
                 case EndedLine():
                     self.ended = line
                     self._seconds += line.seconds
@@ -54,6 +67,10 @@ class Summary:
         if attacker not in self.tallies:
             raise EvidenceError(f"the log has rows of '{attacker}', who is no attacker of the run; it was changed")
         return self.tallies[attacker]
+
+    @property
+    def _over(self) -> bool:
+        return self.ended is not None and self.ended.why in ("done", "decided")
 
     def taken(self) -> int:
         """Rows that were taken: all that were planned, but for a gate, which stops when it knows."""
@@ -139,18 +156,25 @@ class Summary:
                 curve=[],
                 success_8bit=None,
                 diagnosis=[],
+                retries=[],
             )
-        attacks = tally.attacks(rows, cut)
+        attacks, retries = tally.attacks(rows, cut), tally.retries(rows)
         return AttackerPart(
             **about,
-            strength="heuristic" if self.head.mode == "quick" or self.head.skipped else "standard",
+            strength=self._strength(retries),
             counts=tally.counts(rows, self.head.stochastic),
             attacks=attacks,
             by_class=tally.by_class(rows),
             curve=[] if self.head.stochastic else tally.curve(rows),
             success_8bit=tally.success_8bit(rows) if self.head.eight_bit else None,
-            diagnosis=diagnosed(tally, attacks, self.head.preflight, rows),
+            diagnosis=diagnosed(tally, attacks, self.head.preflight, rows, over=self._over and not cut),
+            retries=retries,
         )
+
+    def _strength(self, retries: Sequence[RetryPart]) -> str:
+        if self.head.mode == "quick" or self.head.skipped:
+            return "heuristic"
+        return "adaptive" if any(part.status is Tried.DONE for part in retries) else "standard"
 
 
 def summary(lines: Iterable[Line]) -> Summary:

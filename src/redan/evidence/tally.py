@@ -11,8 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redan.errors import EvidenceError
-from redan.evidence.log import AttackerHead, BlockLine, RowLine, dumped
-from redan.evidence.report import AttackPart, ClassPart, Counts, CurvePart, ErrorPart
+from redan.evidence.log import (
+    AttackerHead,
+    AttackHead,
+    BlockLine,
+    ExaminedLine,
+    RetriedLine,
+    RetryLine,
+    RowLine,
+    dumped,
+)
+from redan.evidence.report import AttackPart, ClassPart, Counts, CurvePart, ErrorPart, RetryPart, Tried
 
 _BINS = 20  # a stochastic model's rows are judged over so many answers
 _POINTS = 20  # of the curve
@@ -28,6 +37,10 @@ class Tally:
     def __init__(self, head: AttackerHead, labels: Sequence[int], classes: Sequence[str]) -> None:
         rows, attacks = len(labels), len(head.attacks)
         self.head, self._classes = head, classes
+        self._heads: list[AttackHead] = list(head.attacks)  # those of retries follow as they begin
+        self.examined: ExaminedLine | None = None
+        self._retries: dict[str, RetryLine] = {}
+        self._retried: set[str] = set()
         self._labels = np.asarray(labels, dtype=np.int64)
         self._attack = {attack.name: i for i, attack in enumerate(head.attacks)}
         self._status = np.full(rows, _NEVER, dtype=np.int8)
@@ -43,6 +56,7 @@ class Tally:
         self._reason = np.full(rows, -1, dtype=np.int32)
         self._reasons: dict[str, int] = {}
         self._first: dict[int, tuple[int, str]] = {}  # reason -> the first row that had it, and its id
+        self._later = hashlib.sha256()  # of what was examined and retried
         self._seconds: dict[str, float] = defaultdict(float)
         self._crashed: dict[str, str] = {}
 
@@ -61,26 +75,90 @@ class Tally:
             or not self._attack.keys() >= line.spent.keys()
         ):
             raise EvidenceError(f"the log has a row {at} that does not belong to the run; the evidence was changed")
+        if line.retry is not None:
+            self._retried_row(line)
+            return
         self._status[at], self._share[at] = _STATUS[line.status], line.share
         self._answered[at], self._right[at] = line.answered, line.right
+        self._shown[at], self._spent[at] = False, 0
+        self._blind[at] = line.blind
+        self._digest[at] = 0
+        self._ended(line)
+
+    def _ended(self, line: RowLine) -> None:
+        """Count what a line says of a row's fate and of what was spent on it."""
+        at = line.row
         self._near[at] = np.inf if line.near is None else line.near
         self._eight_bit[at] = bool(line.eight_bit)
         self._by[at] = self._attack.get(line.by or "", -1)
         self._failed[at] = self._attack.get(line.failed or "", -1)
-        self._shown[at], self._spent[at] = False, 0
-        for name, spent in line.spent.items():
-            self._shown[at, self._attack[name]], self._spent[at, self._attack[name]] = True, spent
-        self._blind[at] = line.blind
-        # Where its input lies in which file is no part of what was found: it differs after a resume.
-        self._digest[at] = np.frombuffer(
-            hashlib.sha256(dumped(line.model_copy(update={"saved": None}))).digest(), dtype=np.uint8
-        )
+        self._spend(line)
         self._reason[at] = -1
         if line.status == "error":
             number = self._reasons.setdefault(line.reason or "", len(self._reasons))
             self._reason[at] = number
             if at <= self._first.get(number, (at, ""))[0]:
                 self._first[number] = at, line.id
+
+    def _spend(self, line: RowLine) -> None:
+        for name, spent in line.spent.items():
+            self._shown[line.row, self._attack[name]], self._spent[line.row, self._attack[name]] = True, spent
+        # Where its input lies in which file is no part of what was found: it differs after a resume.
+        told = dumped(line.model_copy(update={"saved": None}))
+        whole = hashlib.sha256(told if line.retry is None else self._digest[line.row].tobytes() + told)
+        self._digest[line.row] = np.frombuffer(whole.digest(), dtype=np.uint8)
+
+    def _retried_row(self, line: RowLine) -> None:
+        """A retry can only make things worse: a row that stands again is what it was, and cost more."""
+        if line.status != "robust" or line.share > self._share[line.row]:
+            self._status[line.row], self._share[line.row] = _STATUS[line.status], line.share
+            self._ended(line)
+        else:
+            self._spend(line)
+
+    def later(self, line: ExaminedLine | RetryLine | RetriedLine) -> None:
+        """Count what was asked after the attacks. Raises EvidenceError where it does not follow from what was."""
+        match line:
+            case ExaminedLine():
+                self.examined = line
+                self._later.update(dumped(line.model_copy(update={"seconds": 0.0})))
+            case RetryLine() if line.name not in self._retries:
+                self._retries[line.name] = line
+                self._later.update(dumped(line))
+                if line.attack is not None:
+                    self._attack[line.attack.name] = len(self._heads)
+                    self._heads.append(line.attack)
+                    self._shown = np.pad(self._shown, ((0, 0), (0, 1)))
+                    self._spent = np.pad(self._spent, ((0, 0), (0, 1), (0, 0)))
+            case RetriedLine():
+                self._retried.add(line.name)
+
+    def is_retried(self, name: str) -> bool:
+        """Whether a retry was tried on every row, or did not apply."""
+        begun = self._retries.get(name)
+        return name in self._retried or (begun is not None and begun.attack is None)
+
+    def standing(self, rows: int, without: str | None = None) -> list[int]:
+        """Those of the first rows that were right and not broken; `without` a line of an attack of that name."""
+        found = self._is(_ROBUST, rows)
+        if without is not None and without in self._attack:
+            found = found & ~self._shown[:rows, self._attack[without]]
+        return [int(row) for row in np.flatnonzero(found)]
+
+    def retries(self, rows: int) -> list[RetryPart]:
+        """What was tried again, and what it changed among the first rows."""
+        return [self._retry(line, rows) for line in self._retries.values()]
+
+    def _retry(self, line: RetryLine, rows: int) -> RetryPart:
+        at = None if line.attack is None else self._attack[line.attack.name]
+        return RetryPart(
+            name=line.name,
+            because=line.because,
+            detail=line.detail,
+            status=Tried.NOT_APPLICABLE if at is None else Tried.DONE if line.name in self._retried else Tried.CUT,
+            attempted=0 if at is None else int(self._shown[:rows, at].sum()),
+            broken=0 if at is None else int((self._is(_BROKEN, rows) & (self._by[:rows] == at)).sum()),
+        )
 
     @property
     def finished(self) -> Flags:
@@ -101,7 +179,7 @@ class Tally:
 
     def digest(self, rows: int) -> bytes:
         """sha256 over the first rows, in their order, whatever order they were finished in."""
-        return hashlib.sha256(self._digest[:rows].tobytes()).digest()
+        return hashlib.sha256(self._digest[:rows].tobytes() + self._later.digest()).digest()
 
     def _is(self, status: int, rows: int) -> Flags:
         found: Flags = self._right[:rows] & (self._status[:rows] == status)
@@ -190,7 +268,7 @@ class Tally:
                 seconds=round(self._seconds[attack.name], 3),
                 usd=None if price is None else queries * price / 1000,
             )
-            for a, attack in enumerate(self.head.attacks)
+            for a, attack in enumerate(self._heads)
         ]
 
     def cost_of_success(self, rows: int) -> tuple[float | None, float | None]:

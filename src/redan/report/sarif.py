@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from redan.evidence.report import AttackerPart, Report, RequirementPart, Verdict
 from redan.report.untrusted import cleaned
-from redan.report.words import asked, attacker_of, found, must, next_steps, noted, sentence, titled
+from redan.report.words import asked, attacker_of, doubts, found, must, next_steps, noted, sentence, titled
 
 __all__ = ["render"]
 
@@ -108,7 +108,7 @@ def _distrusted(report: Report) -> list[_Json]:
     return [
         _result(_DISTRUST, "warning", sentence(f"{a.name}: {d.name}: {d.detail}"), report.system, a.name, d.name)
         for a in report.attackers
-        for d in a.diagnosis
+        for d in doubts(a)
     ]
 
 

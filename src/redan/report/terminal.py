@@ -111,8 +111,12 @@ def attacker(part: AttackerPart) -> RenderableType:
         name = a.name if a.status == "done" else f"{a.name} ({a.status})"
         table.add_row(Text(name), f"{a.attempted:,}", f"{a.broken:,}", f"{a.queries:,}", passes, f"{a.seconds:.1f}")
     lines.append(_indented(table))
-    if part.diagnosis:
-        lines.append(_indented(_listed("!", (f"{d.name}: {d.detail}" for d in part.diagnosis), "yellow")))
+    if doubts := words.doubts(part):
+        lines.append(_indented(_listed("!", (f"{d.name}: {d.detail}" for d in doubts), "yellow")))
+    if retried := words.retried(part):
+        lines.append(_indented(_listed("↻", (f"tried again, {retry}" for retry in retried))))
+    if examined := words.examined(part):
+        lines.append(_indented(Text(examined)))
     return Group(*lines)
 
 

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 
-from redan.evidence.report import AttackerPart, ClassPart, Report, RequirementPart, RiskPart, Verdict
+from redan.evidence.report import (
+    AttackerPart,
+    ClassPart,
+    Diagnosis,
+    Doubt,
+    Report,
+    RequirementPart,
+    RetryPart,
+    RiskPart,
+    Tried,
+    Verdict,
+)
 from redan.evidence.requirement import Direction, Metric
 from redan.evidence.statistics import lower_bound, upper_bound
 
@@ -16,12 +28,15 @@ __all__ = [
     "by_risk",
     "capital",
     "class_name",
+    "doubts",
+    "examined",
     "found",
     "headline",
     "must",
     "next_steps",
     "noted",
     "percent",
+    "retried",
     "said_counts",
     "sentence",
     "span",
@@ -222,9 +237,37 @@ def _settle(report: Report, part: RequirementPart) -> Iterator[str]:
         yield from (f"{titled(part)}: {reason}" for reason in part.reasons)
 
 
+def doubts(part: AttackerPart) -> list[Diagnosis]:
+    """What is suspicious about an attacker's numbers."""
+    return [diagnosis for diagnosis in part.diagnosis if diagnosis.status is Doubt.SUSPICIOUS]
+
+
+def examined(part: AttackerPart) -> str | None:
+    """How many indicators of a failing attack were looked at, in words; None where none was."""
+    counted = Counter(diagnosis.status for diagnosis in part.diagnosis)
+    if not counted[Doubt.OK] + counted[Doubt.NOT_APPLICABLE]:
+        return None
+    rest = f", {counted[Doubt.NOT_APPLICABLE]} do not apply" if counted[Doubt.NOT_APPLICABLE] else ""
+    return f"{counted[Doubt.OK]} of {len(part.diagnosis)} indicators of a failing attack give no reason to doubt{rest}"
+
+
+def retried(part: AttackerPart) -> list[str]:
+    """What was tried again, and what it changed."""
+    return [f"{retry.name}: {_changed(retry)}; {retry.detail}" for retry in part.retries]
+
+
+def _changed(retry: RetryPart) -> str:
+    if retry.status is Tried.NOT_APPLICABLE:
+        return "not applicable"
+    cut = " before our limits ended it" if retry.status is Tried.CUT else ""
+    return f"broke {retry.broken:,} of {retry.attempted:,} rows that stood{cut}"
+
+
 def noted(report: Report) -> list[str]:
     """What to be careful about, the attackers' diagnoses first."""
-    return [f"{a.name}: {d.name}: {d.detail}" for a in report.attackers for d in a.diagnosis] + cautions(report)
+    found = [f"{a.name}: {d.name}: {d.detail}" for a in report.attackers for d in doubts(a)]
+    found += [f"{a.name}: tried again, {retry}" for a in report.attackers for retry in retried(a)]
+    return found + cautions(report)
 
 
 def cautions(report: Report) -> list[str]:

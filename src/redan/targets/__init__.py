@@ -1,7 +1,28 @@
-"""The model as an attacker meets it. `from_torch` wraps any `nn.Module`."""
+"""The model as an attacker meets it. `from_torch` wraps any `nn.Module`.
+
+The last four find gradients for a model that hides its own: each takes a target and some of its inputs, and returns a
+target that answers the same and can be climbed, or None where there is nothing to gain.
+"""
 
 from redan.targets.base import Output, Target
+from redan.targets.rescaled import rescaled
+from redan.targets.retraced import retraced
+from redan.targets.smoothed import smoothed
+from redan.targets.stand_in import StandIn
 from redan.targets.straight_through import StraightThrough
+from redan.targets.student import student
 from redan.targets.torch import TorchTarget, as_target, from_torch
 
-__all__ = ["Output", "StraightThrough", "Target", "TorchTarget", "as_target", "from_torch"]
+__all__ = [
+    "Output",
+    "StandIn",
+    "StraightThrough",
+    "Target",
+    "TorchTarget",
+    "as_target",
+    "from_torch",
+    "rescaled",
+    "retraced",
+    "smoothed",
+    "student",
+]

@@ -1,0 +1,103 @@
+"""One sitting of an assessment: what it works on, what it may spend, and whom it tells how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from redan.assessment.build import Built
+from redan.assessment.opening import digests
+from redan.assessment.preflight import Finding
+from redan.engine.block import Job
+from redan.engine.run import Progress
+from redan.errors import SettingError
+from redan.evidence.folder import RunFolder
+from redan.evidence.summary import Summary
+from redan.oracle import Purse
+from redan.robustness import Mode, eot_of
+from redan.threat.file import Loaded
+from redan.threat.planner import Campaign, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What an assessment is doing: which attacker, of how many, how far, and where its evidence is."""
+
+    attacker: str
+    number: int
+    of: int
+    progress: Progress
+    folder: str
+    doing: str | None = None
+    """None for its attacks; else that they are examined, or which retry is tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything that is known before the first attack: the file, the plan, the target, the rows, the preflight."""
+
+    loaded: Loaded
+    plan: Plan
+    built: Built
+    names: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def digests(self) -> dict[str, str | None]:
+        """sha256 of everything that decides the run."""
+        return digests(self.loaded, self.built, self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One sitting of a run: what it works on, what it may spend, and all that is known so far."""
+
+    ready: Prepared
+    folder: RunFolder
+    summary: Summary
+    purse: Purse
+    workers: int
+    watch: Callable[[Stage], None] | None
+
+
+def job_of(ready: Prepared, campaign: Campaign, rows: Sequence[int]) -> Job:
+    """One attacker's attacks on some of the rows. Raises SettingError for an attacker who is not built yet."""
+    if campaign.within is None:
+        raise SettingError(f"{campaign.attacker.name}: {campaign.reason}")
+    built, here = ready.built, torch.tensor(rows, device=ready.built.x.device, dtype=torch.int64)
+    return Job(
+        target=built.target,
+        x=built.x[here],
+        y=built.y[here],
+        names=[ready.names[row] for row in rows],
+        attacks=campaign.attacks,
+        within=campaign.within,
+        aim=campaign.aim,
+        knowledge=campaign.knowledge,
+        surrogates=built.surrogates.get(campaign.attacker.name),
+        capability=campaign.capability,
+        seed=ready.loaded.model.statistics.seed,
+        eot=eot_of(Mode(ready.loaded.model.attacks.mode.value), ready.loaded.model.attacks.eot),
+        contain=True,
+    )
+
+
+def told(session: Session, campaign: Campaign, pending: int) -> Callable[[Progress], None] | None:
+    """Tells the caller how far one attacker is, rows that were finished before included."""
+    watch, tallies = session.watch, session.summary.tallies
+    if watch is None:
+        return None
+    tally, names = tallies[campaign.attacker.name], list(tallies)
+    total = len(session.summary.head.labels)
+    before, passes = int(tally.finished.sum()), tally.passes
+
+    def tell(now: Progress) -> None:
+        share = (before + now.share * pending) / max(1, total)
+        whole = Progress(share, passes + now.passes, before + now.settled, total)
+        number = names.index(campaign.attacker.name) + 1
+        watch(Stage(campaign.attacker.name, number, len(names), whole, session.folder.url))
+
+    tell(Progress(0.0, 0, 0, pending))
+    return tell
