@@ -248,7 +248,7 @@ def test_a_model_that_answers_nothing_is_refused(shop: Write, tmp_path: Path) ->
 
 
 def test_a_random_model_is_judged_over_fresh_draws(shop: Write) -> None:
-    report = redan.assess(shop("Noisy", weak=0, requirements__0__at_least=0.5))
+    report = redan.assess(shop("Noisy", weak=0, requirements__0__at_least=0.5, attacks__eot=10))
     assert report.run.model_stochastic
     (switch,) = [check for check in report.preflight if check.status == "switch"]
     assert switch.check == "determinism"
@@ -486,7 +486,7 @@ def test_progress_is_told_to_who_watches(shop: Write) -> None:
     assert {stage.doing for stage in stages} == {None, "examined"}
     assert (last.share, last.settled, last.rows) == (1, 32, 32)
     assert last.passes > 1000
-    shares = [stage.progress.share for stage in stages]
+    shares = [stage.progress.share for stage in stages if stage.doing is None]
     assert shares == sorted(shares)
 
 

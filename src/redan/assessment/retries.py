@@ -88,12 +88,18 @@ def _on(means: Callable[[Target[Tensor], Tensor], Target[Tensor] | None], what: 
     """A retry that climbs what a means makes of the target."""
 
     def adapt(job: Job, known: Tensor, mode: Mode) -> Adapted:
-        target = means(job.target, known)
+        scaled = job.target if means is rescaled else rescaled(job.target, known) or job.target
+        target = means(scaled, known)
         if target is None:
             return Adapted(None, f"{what}: not possible, or nothing to gain, with this model")
         return Adapted(replace(_draws(job), target=target, attacks=(("climbs", _climbs(job, mode)),)), what)
 
     return adapt
+
+
+def _smoothed(target: Target[Tensor], x: Tensor) -> Target[Tensor] | None:
+    """Smoothed over what the model does, not over what it says of its gradients."""
+    return smoothed(retraced(target, x) or target, x)
 
 
 def _expectation(job: Job, known: Tensor, mode: Mode) -> Adapted:  # noqa: ARG001
@@ -141,7 +147,7 @@ RETRIES = (
     Retry(
         "smoothed-gradients",
         _MASKED,
-        _on(smoothed, "each gradient is the mean of gradients at points around"),
+        _on(_smoothed, "each gradient is the mean of gradients at points around"),
     ),
     Retry(
         "student-gradients",

@@ -10,14 +10,14 @@ from torch import Tensor
 from redan.targets.base import Target
 from redan.targets.stand_in import StandIn
 
-_DRAWS = 8
-_WIDTHS = (0.02, 0.05, 0.1, 0.2)  # of the box
-_STEPS = (0.02, 0.05, 0.1)  # of the box, along the sign of the gradient
-_BETTER = 1.1  # times the plain gradient's fall, or it is not worth eight passes
+_DRAWS = 16
+_WIDTHS = (0.01, 0.02, 0.05, 0.1)  # of the box
+_STEPS = (0.005, 0.01, 0.02)  # of the box, along the sign of the gradient: farther off, any slope would do
+_BETTER = 1.1  # times the plain gradient's fall, or it is not worth sixteen passes
 
 
 def smoothed(target: Target[Tensor], x: Tensor) -> Target[Tensor] | None:
-    """The target with the mean of its gradients at eight points around, as far away as serves best on rows x (n, …).
+    """The target with the mean of its gradients at sixteen points around, as far away as serves best on rows x (n, …).
 
     For gradients that shatter (k-WTA: Tramèr et al. 2020, arXiv:2002.08347, section 5) it is the slope of the model
     convolved with a normal distribution (Salman et al. 2019, arXiv:1906.04584, eq. 5). The displacements are drawn

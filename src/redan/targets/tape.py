@@ -53,7 +53,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         out = func(*args, **kwargs)
         outputs = out if isinstance(out, tuple | list) else (out,)
         if mutable:
-            self._check_alone(outputs)
+            self._check_alone(outputs, depends=bool(reads))
         for each in outputs:
             if isinstance(each, Tensor):
                 self._storages.setdefault(_storage(each), set()).add(id(each))
@@ -74,11 +74,13 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
                 self._count += 1
         return tuple(found)
 
-    def _check_alone(self, outputs: Sequence[Any]) -> None:
+    def _check_alone(self, outputs: Sequence[Any], *, depends: bool) -> None:
         """A tensor that is written over must share its memory with no other: who reads it later would not know."""
         for each in outputs:
-            if isinstance(each, Tensor) and self._storages.get(_storage(each), set()) - {id(each)}:
-                raise UnfollowedError("it writes into a part of a tensor")
+            if isinstance(each, Tensor):
+                others = self._storages.get(_storage(each), set()) - {id(each)}
+                if others and (depends or others & self._variable.keys()):
+                    raise UnfollowedError("it writes into a part of a tensor")
 
     def play(self, scores: Tensor, gradient: Tensor) -> Tensor:
         """The gradient in x for a gradient of the scores (N, K). Raises UnfollowedError."""

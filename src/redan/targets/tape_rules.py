@@ -32,6 +32,8 @@ def gradients(
         return [_step(2, (args[0], torch.zeros_like(args[0])), [0], out[0])[0]]
     if name == "where" and list(reads) == [0]:  # one of two numbers that do not depend on x: a step between them
         return [_summed(out[0] * (args[1] - args[2]), args[0])]
+    if name in ("div", "div_", "floor_divide"):  # whole parts count as the quotients that they are cut from
+        return _own(torch.ops.aten.div.Tensor, args[:2], {}, reads, out)
     return _own(func, args, kwargs, reads, out)
 
 

@@ -5,6 +5,7 @@
     GridVictim
     LIARS                           set-ups that lie, each with an honest twin and the check that must name it
     MUTANTS                         attacks that are broken or cheat: DoesNothing, HalfSteps, FlippedSign, …
+    VICTIMS                         ways to hide a model's gradients, put around any image classifier
 
 Nothing here needs a test framework.
 """
@@ -12,6 +13,7 @@ Nothing here needs a test framework.
 from redan.testing.cases import Case
 from redan.testing.check import Conformance, check_attack
 from redan.testing.liars import LIARS, Liar
+from redan.testing.masked import VICTIMS, Masked
 from redan.testing.mutants import (
     MUTANTS,
     ClaimsSuccess,
@@ -28,6 +30,7 @@ from redan.testing.watch import ConformanceError
 __all__ = [
     "LIARS",
     "MUTANTS",
+    "VICTIMS",
     "Bracket",
     "Case",
     "ClaimsSuccess",
@@ -41,6 +44,7 @@ __all__ = [
     "LeavesTheSet",
     "Liar",
     "LinearVictim",
+    "Masked",
     "NotANumber",
     "SphereVictim",
     "check_attack",
