@@ -229,9 +229,9 @@ def main() -> None:
     until = time.monotonic() + options.seconds
     for name in HANDS:
         if cached(name) is None and time.monotonic() < until:
-            row = attacked(name)
-            harness.keep(KEPT / f"{name}.json", row | {"digest": digest(name)})
-            print(f"{name}: {row['robust']:g} of {row['rows']} rows, {row['cpu_seconds']} CPU s", file=sys.stderr)
+            new = attacked(name)
+            harness.keep(KEPT / f"{name}.json", new | {"digest": digest(name)})
+            print(f"{name}: {new['robust']:g} of {new['rows']} rows, {new['cpu_seconds']} CPU s", file=sys.stderr)
     found = [row for name in HANDS if (row := cached(name)) is not None]
     rows = [{key: value for key, value in row.items() if key != "digest"} for row in found]
     if len(rows) < len(HANDS):

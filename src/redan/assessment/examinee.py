@@ -15,7 +15,7 @@ from redan.engine.run import run
 from redan.errors import AccessError, BrokenOffError
 from redan.losses import margin
 from redan.oracle import Purse
-from redan.protocols import Attack, Ball, Loss, is_ball
+from redan.protocols import Attack, Ball, Loss, is_ball, per_row
 from redan.rows import Goal, Streams, take
 from redan.targets import Target
 
@@ -59,6 +59,13 @@ class Examinee:
         streams = Streams.start(self.job.seed, list(self.job.names), self.job.x.device).keyed("examination")
         x0, within, draw = take(rows, self.job.x, self.within, streams)
         return within.sample(x0, draw)
+
+    def nearby(self, x: Tensor, rows: Tensor, share: float) -> Tensor:
+        """A point of the box for each x (n, …), a share of the radius away in a random direction."""
+        normal = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(x)
+        (within,) = take(rows, self.within)
+        low, high = within.bounds
+        return (x + per_row(share * within.radius, x) * within.steepest(normal)).clamp(low, high)
 
     def ask(
         self,

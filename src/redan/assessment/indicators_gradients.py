@@ -23,6 +23,7 @@ from redan.targets import retraced
 _SURE = 0.01
 _BLIND, _MISLED = 0.05, 0.25  # of the rows
 _ALIKE = 0.9  # cosine of two gradients that say the same
+_NEARBY, _TURNED = 1 / 32, 0.5  # of the radius; cosine of two gradients that do not lead the same way
 _CONVERGED = 0.5  # median cosine of two independent averages
 
 
@@ -66,7 +67,10 @@ def zero(examinee: Examinee) -> Indication:
 
 
 def shattered(examinee: Examinee) -> Indication:
-    """Gradients that are there, but not the slopes of the answers around them."""
+    """Gradients that are not the slopes of the answers around them, or that another point nearby turns around.
+
+    Nearby is a 32nd of the radius in a random direction: a climb takes longer steps.
+    """
     name, rows = "shattered-gradients", examinee.mixed
     found = examinee.slopes(rows)
     if found is None:
@@ -86,7 +90,12 @@ def shattered(examinee: Examinee) -> Indication:
     off = answers.answered & ((rise - promised).abs() > promised.abs().clamp_min(floor * 2) / 2)
     n, false = int(answers.answered.sum()), int(off.sum())
     detail = f"{false} of {n} rows have a gradient that is not the slope of the answers around a random point"
-    return told(name, bool(n) and p_at_least(false, n, _MISLED) <= _SURE, detail)
+    if n and p_at_least(false, n, _MISLED) <= _SURE:
+        return suspicious(name, detail)
+    nearby = examinee.nearby(x, rows, _NEARBY)
+    turned = int((_cosine(answers.gradient, examinee.ask(nearby, rows).gradient) < _TURNED).sum())
+    detail += f", {turned} another one a 32nd of the radius away"
+    return told(name, p_at_least(turned, len(rows), _MISLED) <= _SURE, detail)
 
 
 def stochastic(examinee: Examinee) -> Indication:

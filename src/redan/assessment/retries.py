@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from redan.engine.block import Job
@@ -109,11 +110,13 @@ def _expectation(job: Job, known: Tensor, mode: Mode) -> Adapted:  # noqa: ARG00
     return Adapted(replace(_draws(job), attacks=(("climbs", _climbs(job, mode)),)), what)
 
 
-def _losses(job: Job, known: Tensor, mode: Mode) -> Adapted:  # noqa: ARG001
+def _losses(job: Job, known: Tensor, mode: Mode) -> Adapted:
     steps = 50 if mode is Mode.QUICK else 200
     what = f"other losses, more steps and restarts: APGD on cross-entropy, DLR and targeted DLR, {steps} steps each"
     if not isinstance(job.within, Linf | L2):
         return Adapted(None, f"{what}: built in L-infinity and L2")
+    if not _has_gradients(job.target, known):
+        return Adapted(None, f"{what}: the answers have no gradient in the input")
     classes = count_classes(job.target, job.x, job.y)
     parts = (
         Restarts(APGD(steps=steps), 2),
@@ -121,6 +124,14 @@ def _losses(job: Job, known: Tensor, mode: Mode) -> Adapted:  # noqa: ARG001
         Sweep(APGD(steps=steps, loss=targeted_dlr), targets=min(9, classes - 1)),
     )
     return Adapted(replace(_draws(job), attacks=(("climbs", Cascade(parts)),)), what)
+
+
+def _has_gradients(target: Target[Tensor], x: Tensor) -> bool:
+    with torch.enable_grad():
+        moving = x[:4].to(target.dtype).requires_grad_()
+        scores = target(moving)
+        found = torch.autograd.grad(scores.sum(), moving, allow_unused=True) if scores.requires_grad else (None,)
+    return found[0] is not None
 
 
 def _black_box(job: Job, known: Tensor, mode: Mode) -> Adapted:  # noqa: ARG001
