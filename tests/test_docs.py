@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import redan.testing
+from redan.assessment.retries import RETRIES
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -66,3 +67,16 @@ def test_own_attack_conforms(own_attack: dict[str, Any]) -> None:
 
     assert report.attack == "MomentumFGSM"
     assert report.sets == ("Linf", "L2")
+
+
+def test_what_self_distrust_shows_is_so() -> None:
+    (block,) = blocks("self-distrust.md")
+    exec(compile(block, "docs/self-distrust.md", "exec", dont_inherit=True), {"__name__": "self_distrust"})  # noqa: S102  # our own document
+
+
+def test_self_distrust_names_every_indicator_and_retry() -> None:
+    text = (DOCS / "self-distrust.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| ([a-z-]+) \|", text, re.MULTILINE)
+    indicators = {name for retry in RETRIES for name in retry.calls if " " not in name}
+    assert len(told) == len(set(told)) == 22
+    assert set(told) == {"indicator", "retry"} | indicators | {retry.name for retry in RETRIES}
