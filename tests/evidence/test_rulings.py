@@ -56,7 +56,10 @@ def attacker(
         **{"name": name, "kind": "evasion", "techniques": [], "change": None, "knowledge": None, "attacks": []},
         **{"status": "assessed", "reason": None, "counts": whole, "by_class": by_class, "curve": []},
         **{"why": "", "goal": "untargeted", "impact": None, "strength": "standard", "success_8bit": None},
-        "diagnosis": [{"name": "masked", "detail": "blind rows", "blocks_pass": True}] if doubt else [],
+        "diagnosis": [{"name": "masked", "status": "suspicious", "detail": "blind rows", "blocks_pass": True}]
+        if doubt
+        else [],
+        "retries": [],
     }
 
 

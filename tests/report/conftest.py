@@ -13,7 +13,7 @@ import yaml
 
 import redan
 from redan.errors import ReportError
-from redan.evidence.report import Report, Verdict
+from redan.evidence.report import Doubt, Report, Tried, Verdict
 from redan.report.gallery import Example, Gallery
 from redan.report.pdf import find_browser
 
@@ -52,7 +52,25 @@ def everything(reports: dict[Verdict, Report]) -> Report:
     """Inconclusive, with two attackers, of whom one was not assessed, and with something in every list."""
     document = reports[Verdict.INCONCLUSIVE].model_dump()
     first = document["attackers"][0]
-    first["diagnosis"] = [{"name": "masked gradients", "detail": "64 of 64 rows have none", "blocks_pass": True}]
+    first["diagnosis"] = [
+        {
+            "name": "masked gradients",
+            "status": Doubt.SUSPICIOUS,
+            "detail": "64 of 64 rows have none",
+            "blocks_pass": True,
+        },
+        {"name": "silent-success", "status": Doubt.OK, "detail": "none of 64 rows", "blocks_pass": False},
+    ]
+    first["retries"] = [
+        {
+            "name": "retraced-gradients",
+            "because": ["masked gradients"],
+            "detail": "operations played back",
+            "status": Tried.DONE,
+            "attempted": 64,
+            "broken": 3,
+        }
+    ]
     first["counts"].update(errors=2, undecided=1, robust=first["counts"]["robust"] - 3)
     first["attacks"][0].update(usd=1.25, status="cut")
     second = {**first, "name": "supplier", "kind": "poisoning", "status": "not built", "reason": "not built yet"}
