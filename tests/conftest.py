@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import itertools
 import sys
 from collections.abc import Callable, Iterator
@@ -268,6 +269,14 @@ def rows_of_pairs(count: int, weak: int, marked: int) -> tuple[NDArray[np.float3
     x[:, :6] += draw.uniform(-0.02, 0.02, (count, 6))
     x[count - marked :, 6] = 1
     return x.astype(np.float32), y.astype(np.int64)
+
+
+@pytest.fixture(autouse=True)
+def unexamined(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run is examined but in tests that are marked so: it takes longer than all else they do."""
+    if request.node.get_closest_marker("examined") is None:
+        module = importlib.import_module("redan.assessment.assess")  # the package has a function of that name
+        monkeypatch.setattr(module, "distrust", lambda session, rows: None)
 
 
 @pytest.fixture

@@ -247,6 +247,7 @@ def test_a_model_that_answers_nothing_is_refused(shop: Write, tmp_path: Path) ->
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.examined
 def test_a_random_model_is_judged_over_fresh_draws(shop: Write) -> None:
     report = redan.assess(shop("Noisy", weak=0, requirements__0__at_least=0.5, attacks__eot=10))
     assert report.run.model_stochastic
@@ -300,6 +301,7 @@ def test_a_model_that_changes_while_it_is_asked_never_passes(shop: Write, model:
         assert "determinism" in [check.check for check in report.preflight if check.status != "pass"]
 
 
+@pytest.mark.examined
 def test_masked_gradients_block_a_pass_and_are_named(shop: Write) -> None:
     report = redan.assess(shop("Rounded", weak=0))
     assert report.verdict is OPEN
@@ -478,6 +480,7 @@ def test_which_inputs_are_kept(shop: Write, keep: str, kept: int) -> None:
     assert report.verdict is redan.assess(shop(weak=5)).verdict
 
 
+@pytest.mark.examined
 def test_progress_is_told_to_who_watches(shop: Write) -> None:
     stages: list[Stage] = []
     redan.assess(shop(run__block=16, attackers__1=POISONING), watch=stages.append, workers=1)
