@@ -222,9 +222,10 @@ def _mend(report: Report, part: RequirementPart) -> Iterator[str]:
 
 def _settle(report: Report, part: RequirementPart) -> Iterator[str]:
     attacker = attacker_of(report, part)
-    for diagnosis in attacker.diagnosis if attacker else ():
-        if diagnosis.blocks_pass:
-            yield f"Find out why before you trust a pass against {part.against}: {diagnosis.detail}"
+    blocked = [diagnosis for diagnosis in attacker.diagnosis if diagnosis.blocks_pass] if attacker else []
+    if blocked:
+        why = blocked[0].detail if len(blocked) == 1 else ", ".join(diagnosis.name for diagnosis in blocked)
+        yield f"Find out why before you trust a pass against {part.against}: {why}"
     if part.rows_to_decide is not None:
         yield f"Draw about {part.rows_to_decide:,} rows (statistics: rows), then assess again"
     elif part.value == part.threshold:
@@ -247,7 +248,7 @@ def examined(part: AttackerPart) -> str | None:
     counted = Counter(diagnosis.status for diagnosis in part.diagnosis)
     if not counted[Doubt.OK] + counted[Doubt.NOT_APPLICABLE]:
         return None
-    rest = f", {counted[Doubt.NOT_APPLICABLE]} do not apply" if counted[Doubt.NOT_APPLICABLE] else ""
+    rest = f", {counted[Doubt.NOT_APPLICABLE]} not applicable" if counted[Doubt.NOT_APPLICABLE] else ""
     return f"{counted[Doubt.OK]} of {len(part.diagnosis)} indicators of a failing attack give no reason to doubt{rest}"
 
 
