@@ -29,10 +29,11 @@ def test_a_victim_is_as_accurate_and_leaves_the_classifier_alone(victim: Masked,
     served = victim.around(natural)
     assert not any(part.training for part in served.modules())
     with torch.no_grad():
-        plain, answers = natural(IMAGES).argmax(1), served(IMAGES).argmax(1)
+        plain, draws = natural(IMAGES).argmax(1), [served(IMAGES).argmax(1) for _ in range(12)]
     if victim.unchanged:
-        assert torch.equal(plain, answers)
-    assert float((answers == LABELS).float().mean()) >= float((plain == LABELS).float().mean()) - 0.35
+        assert torch.equal(plain, draws[0])
+    right = torch.stack([answers == LABELS for answers in draws]).float().mean()
+    assert float(right) >= float((plain == LABELS).float().mean()) - 0.3
     assert all(torch.equal(tensor, state[name]) for name, tensor in natural.state_dict().items())
 
 
@@ -40,7 +41,8 @@ def test_a_victim_is_as_accurate_and_leaves_the_classifier_alone(victim: Masked,
 def test_a_victim_draws_if_it_says_so(victim: Masked, natural: nn.Module) -> None:
     served = victim.around(natural)
     with torch.no_grad():
-        assert torch.equal(served(IMAGES[:8]), served(IMAGES[:8])) != victim.stochastic
+        first, *others = (served(IMAGES[:8]) for _ in range(12))
+    assert all(torch.equal(first, other) for other in others) != victim.stochastic
 
 
 @pytest.mark.parametrize("name", ["quantized", "jpeg", "zeroed", "quantized-noise", "zeroed-resized-and-padded"])
