@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import adaptive
 import distrust
+from redan.samples import model
 from redan.testing import VICTIMS
 
 
@@ -55,6 +56,6 @@ def test_a_hand_written_attack_stays_in_its_ball_and_breaks_rows() -> None:
     served, _ = adaptive.victim("zeroed")
     x = torch.rand(4, 1, 28, 28)
     best = adaptive.Best(served, x, served(x).argmax(1), stochastic=False)
-    adaptive.climb(adaptive.HANDS["zeroed"], adaptive.model("natural"), best, 0, 20)
+    adaptive.climb(adaptive.HANDS["zeroed"], model("natural"), best, 0, 20)
     assert (best.x - x).abs().max() <= adaptive.EPS + 1e-6
     assert bool(((best.x >= 0) & (best.x <= 1)).all())
