@@ -125,6 +125,18 @@ def test_a_model_that_writes_into_a_part_of_a_tensor_is_not_followed() -> None:
     assert retraced(from_torch(Formula(lambda x: torch.ones_like(x))), torch.rand(4, 1)) is None
 
 
+def test_what_cannot_be_traced_is_not_followed_and_raises_nothing() -> None:
+    table = torch.linspace(0, 1, 8)
+
+    def cleared(x: Tensor) -> Tensor:
+        x = x.clone()
+        x[x < 0.1] = 0
+        return x
+
+    for function in (lambda x: table[(x * 7).round().long()], cleared):
+        assert retraced(from_torch(Formula(function)), torch.rand(4, 1)) is None
+
+
 def test_a_random_model_s_gradient_is_that_of_the_draw_it_answered() -> None:
     target = retraced(from_torch(Formula(lambda x: x * torch.rand(len(x), 1)), stochastic=True), torch.rand(4, 1))
     assert target is not None
