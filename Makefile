@@ -33,7 +33,7 @@ test-extras: $(STAMP)
 	.envs/extras/bin/python -m pytest -m extras
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m "slow and not extras"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not extras" -n auto --dist worksteal --timeout 480
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

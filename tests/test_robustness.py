@@ -224,7 +224,7 @@ def test_autoattack_is_its_authors_protocol() -> None:
     assert (eot_of(rand, 1), eot_of(rand, 50), eot_of(standard, 1)) == (20, 50, 1)
 
 
-@pytest.mark.parametrize("mode", ["autoattack", "autoattack-plus"])
+@pytest.mark.parametrize("mode", ["autoattack", pytest.param("autoattack-plus", marks=pytest.mark.slow)])
 def test_autoattack_runs(mode: str) -> None:
     x, y = VICTIM.rows(12)
     found = scored(VICTIM.module(), x, y, mode=mode)

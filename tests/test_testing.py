@@ -373,7 +373,9 @@ def test_each_mutant_is_named(mutant: Any, says: str, one: Any) -> None:
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
-@pytest.mark.parametrize(("one", "reach"), [(Square(queries=40), 1.9), (SquareL2(queries=40), 1.9)])
+@pytest.mark.parametrize(
+    ("one", "reach"), [(Square(queries=40), 1.9), pytest.param(SquareL2(queries=40), 1.9, marks=pytest.mark.slow)]
+)
 def test_mutants_of_attacks_by_scores_are_found_too(mutant: Any, one: Any, reach: float) -> None:
     with pytest.raises(ConformanceError):
         check_attack(mutant(one), reach=reach)
@@ -552,8 +554,8 @@ class TrustsLosses(Faulty):
         (TwoAtLeast(), "one_row in Linf: candidates hold NaN"),
         (OldResult(), "take x along with the rows"),
         (NeverDrops(), "rows were asked again after they were decided"),
-        (NeverEnds(), "the attack goes on although no row is left"),
-        (WaitsForAWin(), "had not ended; give it a number of steps"),
+        pytest.param(NeverEnds(), "the attack goes on although no row is left", marks=pytest.mark.slow),
+        pytest.param(WaitsForAWin(), "had not ended; give it a number of steps", marks=pytest.mark.slow),
         (Cheap(), "cost_as_told in Linf: of 2 classes a row cost 4 queries"),
         (NoLastIterate(), "reach in Linf: 0 of 24"),
         (TrustsLosses(), "failing_rows in Linf: raised FloatingPointError"),

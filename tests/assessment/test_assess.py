@@ -807,6 +807,7 @@ def test_the_caller_s_limits_go_before_the_file_s(shop: Write) -> None:
     assert redan.assess(path).limits_hit == ["queries"]
 
 
+@pytest.mark.slow
 def test_scores_that_break_rows_first_are_no_sign_of_masked_gradients(shop: Write) -> None:
     attacks = {"mode": "audit", "skip": ["fast-cascade"], "add": ["{shop}:Climber"]}
     report = redan.assess(shop(weak=8, attacks=attacks, requirements__0__at_least=0.5))

@@ -83,12 +83,17 @@ def masked(name: str) -> nn.Module:
     return victim.around(model("natural"))
 
 
+def slowly(*values: object) -> Any:
+    """One more case, for the tests of minutes."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 # -- indicators -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "name",
-    ["natural", "robust", *(pytest.param(name, marks=pytest.mark.slow) for name in ("residual", "fast", "trades"))],
+    ["natural", *(slowly(name) for name in ("robust", "residual", "fast", "trades"))],
 )
 @pytest.mark.parametrize("within", [Linf(0.1), L2(1.5)], ids=["linf", "l2"])
 def test_an_honest_model_raises_nothing(name: str, within: Any) -> None:
@@ -102,9 +107,9 @@ def test_an_honest_model_raises_nothing(name: str, within: Any) -> None:
     ("name", "expected"),
     [
         ("quantized", {"zero-gradients", "non-differentiable-stage", "unbounded-does-not-break"}),
-        ("zeroed", {"zero-gradients", "non-differentiable-stage", "unbounded-does-not-break"}),
-        pytest.param("jpeg", {"zero-gradients", "non-differentiable-stage"}, marks=pytest.mark.slow),
-        ("thermometer", {"zero-gradients", "non-differentiable-stage"}),
+        slowly("zeroed", {"zero-gradients", "non-differentiable-stage", "unbounded-does-not-break"}),
+        slowly("jpeg", {"zero-gradients", "non-differentiable-stage"}),
+        slowly("thermometer", {"zero-gradients", "non-differentiable-stage"}),
         ("rippled", {"shattered-gradients"}),
         ("louder", {"zero-gradients"}),
     ],
@@ -179,7 +184,7 @@ def test_every_indicator_calls_for_a_retry() -> None:
 ROUNDED = {"weak": 8, "requirements__0__at_least": 0.3}
 
 
-def test_a_masked_model_is_broken_by_the_retry_that_it_calls_for(shop: Write) -> None:
+def test_a_masked_model_is_broken_by_the_retry_that_it_calls_for_and_that_is_told(shop: Write) -> None:
     report = redan.assess(shop("Rounded", **ROUNDED))
     part = first(report)
     assert report.verdict is not Verdict.PASS
@@ -193,21 +198,17 @@ def test_a_masked_model_is_broken_by_the_retry_that_it_calls_for(shop: Write) ->
     assert part.counts.broken == sum(attack.broken for attack in part.attacks) >= 8
     assert report_of(RunFolder.open(report.run.folder)) == report
     assert redan_replay(report, shop("Rounded", **ROUNDED)) == ()
+    said = "\n".join(retried(part))
+    assert "retraced-gradients: broke " in said
+    assert "rescaled-scores: not applicable" in said
+    assert "BPDA" in said
+    assert "give no reason to doubt" in (examined(part) or "")
 
 
 def redan_replay(report: Report, path: Path) -> tuple[str, ...]:
     from redan.assessment.replay import replay
 
     return replay(report.run.folder, path).differences
-
-
-def test_what_was_tried_again_is_told(shop: Write) -> None:
-    part = first(redan.assess(shop("Rounded", **ROUNDED)))
-    said = "\n".join(retried(part))
-    assert "retraced-gradients: broke " in said
-    assert "rescaled-scores: not applicable" in said
-    assert "BPDA" in said
-    assert "give no reason to doubt" in (examined(part) or "")
 
 
 def test_an_honest_run_says_what_was_looked_at_and_passes(shop: Write) -> None:
@@ -239,6 +240,7 @@ def test_a_run_that_our_limits_end_before_it_is_examined_does_not_pass(shop: Wri
     assert again.digests["evidence"] == whole.digests["evidence"]
 
 
+@pytest.mark.slow
 def test_a_run_broken_off_while_it_is_tried_again_goes_on_where_it_was(shop: Write, tmp_path: Path) -> None:
     path = shop("Rounded", **ROUNDED)
     whole = redan.assess(path, workers=1)

@@ -98,6 +98,7 @@ def _by_splines(x0: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.stack(made)).clamp(0, 1)[:, None].double()
 
 
+@pytest.mark.slow
 def test_a_turn_and_a_shift_are_found_however_they_are_drawn() -> None:
     x0 = _pictures(16)
     shares = 2 * torch.rand(16, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1

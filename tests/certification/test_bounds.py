@@ -198,9 +198,20 @@ scenes = st.builds(Scene, st.sampled_from(list(NETS)), st.sampled_from(list(SETS
 # -- soundness --------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@FEW
 @given(scenes, st.sampled_from(METHODS))
 def test_no_point_of_the_set_is_below_the_bound(scene: Scene, most: Method) -> None:
+    no_point_is_below(scene, most)
+
+
+@pytest.mark.slow
+@settings(max_examples=200)
+@given(scenes, st.sampled_from(METHODS))
+def test_no_point_of_two_hundred_sets_is_below_the_bound(scene: Scene, most: Method) -> None:
+    no_point_is_below(scene, most)
+
+
+def no_point_is_below(scene: Scene, most: Method) -> None:
     found = scene.bound(most)
 
     assert bool((scene.worst() >= found.lower).all())
@@ -218,9 +229,20 @@ def test_double_precision_models_too(kind: str, norm: str, seed: int) -> None:
 @pytest.mark.parametrize("norm", list(SETS))
 @pytest.mark.parametrize("kind", list(NETS))
 def test_no_attack_breaks_a_certified_row(kind: str, norm: str) -> None:
+    none_breaks_what_is_certified(kind, norm, range(2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", list(SETS))
+@pytest.mark.parametrize("kind", list(NETS))
+def test_no_attack_breaks_a_certified_row_of_twenty_nets(kind: str, norm: str) -> None:
+    none_breaks_what_is_certified(kind, norm, range(20))
+
+
+def none_breaks_what_is_certified(kind: str, norm: str, seeds: range) -> None:
     attacks: list[Any] = [PGD(steps=20), APGDL1(steps=20) if norm == "l1" else APGD(steps=20)]
     proven = 0
-    for seed in range(6):
+    for seed in seeds:
         scene = Scene(kind, norm, seed)
         found = scene.bound()
         proven += int(found.certified.sum())

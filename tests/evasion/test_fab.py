@@ -111,6 +111,7 @@ def test_it_comes_close_to_a_sphere(norm: str, factor: float) -> None:
     assert bool((found.distance <= best * factor + 1e-4).all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_restarts_come_close_to_the_optimum_of_a_net(norm: str) -> None:
     victim = GridVictim.drawn(4)

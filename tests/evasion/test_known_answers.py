@@ -37,6 +37,13 @@ def dual_l1(x: Tensor) -> Tensor:
 
 SETS: dict[str, Any] = {"linf": (Linf, dual_linf), "l2": (L2, dual_l2), "l1": (L1, dual_l1)}
 ORDERS = {"linf": math.inf, "l2": 2.0, "l1": 1.0}
+
+
+def slowly(value: object) -> Any:
+    """One more value of a parameter, for the tests of minutes."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 CLIMBERS: dict[str, Any] = {"linf": APGD, "l2": APGD, "l1": APGDL1}
 ATTACKS: tuple[Attack[Any, Any], ...] = (
     FGSM(),
@@ -85,7 +92,7 @@ def fitting(kind: str) -> list[Attack[Any, Any]]:
 
 
 @pytest.mark.parametrize(("kind", "one", "factor"), FACTORS, ids=named)
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, slowly(1)])
 def test_two_classes_are_broken_near_the_optimum(kind: str, one: Attack[Any, Any], factor: float, seed: int) -> None:
     """Margin ÷ dual norm of the weights' difference: Linf by its sum of absolute values, L1 by the largest of them."""
     victim = LinearVictim.drawn(seed, shape=(12,))
@@ -98,7 +105,7 @@ def test_two_classes_are_broken_near_the_optimum(kind: str, one: Attack[Any, Any
 
 
 @pytest.mark.parametrize("kind", ["linf", "l2", "l1"])
-@pytest.mark.parametrize("classes", [2, 3, 6])
+@pytest.mark.parametrize("classes", [slowly(2), 3, slowly(6)])
 def test_no_attack_beats_the_optimum(kind: str, classes: int) -> None:
     """However large the set, the nearest input that any of them keeps is no nearer."""
     victim = LinearVictim.drawn(7, classes=classes, shape=(2, 3, 2))
@@ -245,7 +252,7 @@ def test_a_sphere(kind: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "order"), [("linf", math.inf), ("l2", 2.0), ("l1", 1.0)])
-@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("seed", [0, slowly(3)])
 def test_a_tiny_net_by_brute_force(kind: str, order: float, seed: int) -> None:
     victim = GridVictim.drawn(seed)
     x, y = victim.rows(16)
@@ -264,7 +271,7 @@ def test_a_tiny_net_by_brute_force(kind: str, order: float, seed: int) -> None:
 # -- few coordinates ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, slowly(1)])
 def test_no_attack_in_l0_beats_the_fewest_changes(seed: int) -> None:
     """The fewest coordinates that flip a linear model: those with the most to gain, each at its face of the box."""
     victim = LinearVictim.drawn(seed, shape=(16,))

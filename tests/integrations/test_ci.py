@@ -147,6 +147,7 @@ def gitlab(repository: Path, **given: str) -> Job:
     return Job(code, log, junit.read_text() if junit.exists() else "", {})
 
 
+@pytest.mark.slow
 def test_action_passes_a_good_model_and_fails_a_worse_one(repository: Path) -> None:
     commit(repository, GOOD)
     good = github(repository, threat_model="threat-model.yaml", package="redan")
@@ -188,6 +189,7 @@ def test_action_passes_arguments_on_and_runs_none_of_them(repository: Path) -> N
     assert "Inconclusive: sorter" in found.summary
 
 
+@pytest.mark.slow
 def test_template_passes_a_good_model_and_fails_a_worse_one(repository: Path) -> None:
     commit(repository, GOOD)
     good = gitlab(repository)
