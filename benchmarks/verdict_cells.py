@@ -140,6 +140,7 @@ class Reference:
         """The run, made now, judged by `judge.py` and kept."""
         cell, out = self.cell, CACHE / self.path.with_suffix(".safetensors").name
         held = cell.model == HELD_OUT
+        out.parent.mkdir(parents=True, exist_ok=True)
         answer = peer.ask(
             model=str(_weights()) if held else cell.model, data=str(_digits()) if held else None, norm=cell.norm,
             eps=cell.eps, rows=ROWS, seed=self.seed, out=str(out),
