@@ -192,7 +192,7 @@ def robust_accuracy(
     certify: Method | None = None,
     ids: Sequence[object] | None = None,
     workers: int = 0,
-    block: int = 256,
+    block: int | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> RobustAccuracy:
     """Robust accuracy of a model on rows x (N, …) with right classes y (N,), against the attacks of a mode.

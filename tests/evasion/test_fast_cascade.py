@@ -15,12 +15,13 @@ from redan.errors import SettingError
 from redan.evasion.descent import Descent
 from redan.evasion.fast_cascade import Closing, FastCascade, FastCascadeL2, Stage
 from redan.evasion.fmn import FMN, Start
+from redan.evasion.square import Square, SquareL2
 from redan.losses import margin
 from redan.perturbations.norms import L2, Linf
 from redan.protocols import Access, Ball, Cost, Gradients
 from redan.robustness import robust_accuracy
 from redan.rows import Rows
-from redan.testing.victims import LinearVictim, dual_linf
+from redan.testing.victims import LinearVictim, dual_l2, dual_linf
 
 VICTIM = LinearVictim.drawn(5, classes=2, shape=(12,))
 CLIMB = Descent(steps=8, loss=margin)
@@ -73,6 +74,25 @@ def test_rows_whose_margin_never_rises_count_as_near() -> None:
     x, y = VICTIM.rows(20)
     y = VICTIM.module()((x * 64).round() / 64).argmax(1)
     assert shown(_Rounded().eval(), x, y, 0.05, 0.0) == set(range(20))
+
+
+@pytest.mark.parametrize(("name", "misleads"), [("winners", True), ("residual", False), ("fast", False)])
+def test_rows_whose_gradients_foretell_little_are_attacked_without_them(name: str, misleads: bool) -> None:
+    images, labels = samples.fashion_mnist()
+    staged, unguided = Seen(), Seen()
+    made = Closing((), Descent(steps=20, random_start=True, loss=margin), (Stage(staged, 1.0),), unguided)
+    result = attack(samples.model(name), images[:64], labels[:64], made, within=Linf(0.1), workers=1)
+    left = (~result.success).nonzero().flatten().tolist()
+    assert len(left) >= 5
+    assert sorted(staged.ids + unguided.ids) == left
+    assert (len(unguided.ids) >= 0.9 * len(left)) if misleads else not unguided.ids
+
+
+def test_the_dearest_row_is_told_whichever_way_it_goes() -> None:
+    few, many = (FastCascade(queries=queries).cost(10) for queries in (1, 4000))
+    assert few.queries >= few.backwards  # through every stage
+    assert 20_000 < many.queries < 20_200  # without gradients, after a short climb and a look at the way
+    assert few.backwards == many.backwards
 
 
 class _Detached(_Rounded):
@@ -130,3 +150,20 @@ def test_no_more_rows_stand_than_under_autoattack(within: Ball, fewer: int) -> N
     )
     assert ours.k <= theirs.k - fewer
     assert ours.forwards + ours.backwards <= (theirs.forwards + theirs.backwards) / 10
+
+
+@pytest.mark.parametrize(("search", "within"), [(Square, Linf), (SquareL2, L2)])
+def test_square_leaves_rows_that_lag_behind(search: Any, within: Any) -> None:
+    """Rows far inside their class are left after a tenth of the queries; near ones are broken all the same."""
+    x, y = VICTIM.rows(40)
+    away = VICTIM.optimum(x, y, dual_linf if within is Linf else dual_l2)
+    near, far = away <= away.median(), away > away.median()
+    radius = torch.where(near, 3 * away, away / 20).float()
+    plain, shorter = (
+        attack(VICTIM.module(), x, y, search(queries=500, discard=leave), within=within(radius), workers=1)
+        for leave in (False, True)
+    )
+    assert bool((plain.success == near).all())
+    assert bool((shorter.success == near).all())
+    assert bool((plain.queries[far] == 500).all())
+    assert bool((shorter.queries[far] <= 102).all())

@@ -24,6 +24,8 @@ from redan.targets import Target, as_target
 from redan.targets.surrogates import ensemble
 from redan.targets.torch import accelerated, unchanged
 
+_ROWS, _NUMBERS = 1024, 2**25  # of a block: 128 MiB of 32-bit numbers
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -39,14 +41,15 @@ def run(
     job: Job,
     *,
     workers: int = 0,
-    block: int = 256,
+    block: int | None = None,
     purse: Purse | None = None,
     progress: Callable[[Progress], None] | None = None,
     done: Callable[[Outcomes], None] | None = None,
 ) -> Outcomes:
     """Every row of the job, in its order; blocks run on `workers` cores (0: all) and do not change a byte.
 
-    progress is called a few times a second, done with each block as it ends.
+    block: rows that move together, `many_rows` unless given: the more they are, the fuller are the passes on the last
+    few. progress is called a few times a second, done with each block as it ends.
     """
     refuse_misfits([attack for _, attack in job.attacks], job.within, job.knowledge)
     purse = purse or Purse(Limits())
@@ -62,7 +65,7 @@ def run(
         workers = 1 if job.stochastic or job.target.device.type != "cpu" else workers or cores()
         count = len(job.x)
         rows = torch.arange(count, device=job.x.device)
-        blocks = [rows[piece.start : piece.stop] for piece in pieces(count, block, workers)]
+        blocks = [rows[piece.start : piece.stop] for piece in pieces(count, block or many_rows(job.x), workers)]
         state: dict[int, tuple[float, int, int]] = {}
 
         def work(at: int) -> Outcomes:
@@ -83,6 +86,11 @@ def run(
             if done is not None:
                 done(outcome)
     return joined([found[at] for at in sorted(found)])
+
+
+def many_rows(x: Tensor) -> int:
+    """Rows of a block: 1,024, or fewer where they are so large that some copies of a block would fill the memory."""
+    return max(1, min(_ROWS, _NUMBERS // max(1, x[:1].numel())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +129,7 @@ def attack(
     eot: int = 1,
     ids: Sequence[object] | None = None,
     workers: int = 0,
-    block: int = 256,
+    block: int | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> AttackResult:
     """Attack rows x (N, …) with right classes y (N,), inside `within`, and judge the result outside the attack.
@@ -133,7 +141,7 @@ def attack(
     to nearer ones, `Worst()` keeps the highest loss. capability: what the attacker may spend. eot: draws of a
     stochastic target that each gradient is averaged over, a query each (expectation over transformation). ids: the
     rows' names, on which alone, with the seed, their random numbers depend (a digest of the content by default).
-    workers: cores, 0 for all; it changes no byte.
+    workers: cores, 0 for all; it changes no byte. block: rows that move together, 1,024 or fewer if they are large.
 
     Raises DataError, TargetError, SetError, SettingError with cause and remedy.
 

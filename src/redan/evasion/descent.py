@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -14,6 +15,45 @@ from redan.protocols import Ball, Cost, Gradients, Loss
 from redan.rows import Rows
 
 _MOMENTUM = 0.75  # APGD's: the share of the new step, the rest is the last one's
+
+
+class Course(NamedTuple):
+    """What a climb saw of each row's loss. Tensors (N,), but for the last gradient.
+
+    first, highest: at the start, and the highest on the way. moved: by how much the loss changed in all from one step
+    to the next, up or down, while steps were small (in the second half). promised: the same as the gradients at both
+    ends of each step foretell it. Where answers have the slopes that the gradients say, the two are alike.
+    """
+
+    first: Tensor
+    highest: Tensor
+    moved: Tensor
+    promised: Tensor
+    last: Tensor
+    gradient: Tensor
+
+    @classmethod
+    def start(cls, x: Tensor) -> Self:
+        """Before the first step, from x (N, …)."""
+        unknown, none = x.new_full((len(x),), -torch.inf), x.new_zeros(len(x))
+        return cls(unknown, unknown, none, none, none, torch.zeros_like(x))
+
+    def at(self, loss: Tensor, gradient: Tensor, step: Tensor, *, small: bool) -> Self:
+        """After one more step (N, …), that led to this loss (N,) and gradient."""
+        moved, promised = self.moved, self.promised
+        if small:
+            slope = (self.gradient + gradient) / 2
+            moved = moved + (loss - self.last).abs()
+            promised = promised + (slope * step).flatten(1).sum(1).abs()
+        first = torch.where(self.first.isneginf(), loss, self.first)
+        return self._replace(
+            first=first,
+            highest=torch.maximum(self.highest, loss),
+            moved=moved,
+            promised=promised,
+            last=loss,
+            gradient=gradient,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,19 +77,17 @@ class Descent:
     def __call__(self, referee: Gradients[Tensor], rows: Rows[Tensor, Ball]) -> None:
         self.climbed(referee, rows)
 
-    def climbed(
-        self, referee: Gradients[Tensor], rows: Rows[Tensor, Ball]
-    ) -> tuple[Rows[Tensor, Ball], Tensor, Tensor]:
-        """The rows that are left, their loss at the start and its highest value on the way: (N,) each."""
+    def climbed(self, referee: Gradients[Tensor], rows: Rows[Tensor, Ball]) -> tuple[Rows[Tensor, Ball], Course]:
+        """The rows that are left, and the course that their losses took."""
         x = before = rows.within.sample(rows.x0, rows.draw) if self.random_start else rows.x0
-        first = highest = torch.full((len(rows),), -torch.inf, dtype=x.dtype, device=x.device)
+        course = Course.start(x)
         for i in range(self.steps):
             gradient, loss, _ = referee.gradient(x, rows, self.loss)
-            first, highest = loss if i == 0 else first, torch.maximum(highest, loss)
-            rows, x, before, gradient, first, highest = referee.survivors(rows, x, before, gradient, first, highest)
-            ahead = climb(x, gradient, (1 + math.cos(math.pi * i / self.steps)) / 2, rows)
+            course = course.at(loss, gradient, x - before, small=2 * i >= self.steps)
+            rows, x, before, course = referee.survivors(rows, x, before, course)
+            ahead = climb(x, course.gradient, (1 + math.cos(math.pi * i / self.steps)) / 2, rows)
             if i:
                 ahead = rows.within.project(x + _MOMENTUM * (ahead - x) + (1 - _MOMENTUM) * (x - before), rows.x0)
             x, before = ahead, x
         last = self.loss(referee.scores(x, rows), rows.goal)
-        return referee.survivors(rows, first, torch.maximum(highest, last))
+        return referee.survivors(rows, course._replace(highest=torch.maximum(course.highest, last)))
