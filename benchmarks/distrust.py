@@ -59,9 +59,14 @@ ABOVE, WITHIN, LEAST = 0.05, 0.03, 0.001
 TRIED: dict[str, str] = {}
 Row = dict[str, Any]
 
-_BUILD = """
-from redan.samples import model
+_BUILD = f"""
+from redan.samples import fashion_mnist, model
 from redan.testing import VICTIMS
+
+
+def rows():
+    images, labels = fashion_mnist("test")
+    return {{"x": images[:{adaptive.ROWS}], "y": labels[:{adaptive.ROWS}]}}
 
 
 def build(name):
@@ -122,7 +127,7 @@ class Case:
                 "model": {"factory": "victims:build", "arguments": {"name": self.name}},
                 "output": "logits",
                 "inputs": {"kind": "image", "shape": [1, 28, 28], "bounds": [0, 1]},
-                "data": {"test": "redan.samples:fashion_mnist_test"},
+                "data": {"test": "victims:rows"},
             },
             "attackers": [
                 {
