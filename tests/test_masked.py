@@ -26,10 +26,10 @@ def test_names_are_distinct() -> None:
 @pytest.mark.parametrize("victim", VICTIMS, ids=lambda victim: victim.name)
 def test_a_victim_is_as_accurate_and_leaves_the_classifier_alone(victim: Masked, natural: nn.Module) -> None:
     state = {name: tensor.clone() for name, tensor in natural.state_dict().items()}
-    served = victim.around(natural)
+    served, times = victim.around(natural), 12 if victim.stochastic else 2
     assert not any(part.training for part in served.modules())
     with torch.no_grad():
-        plain, draws = natural(IMAGES).argmax(1), [served(IMAGES).argmax(1) for _ in range(12)]
+        plain, draws = natural(IMAGES).argmax(1), [served(IMAGES).argmax(1) for _ in range(times)]
     if victim.unchanged:
         assert torch.equal(plain, draws[0])
     right = torch.stack([answers == LABELS for answers in draws]).float().mean()
@@ -76,10 +76,10 @@ def test_the_stages_are_what_they_are_named_after() -> None:
 
 @pytest.mark.parametrize("victim", VICTIMS, ids=lambda victim: victim.name)
 def test_a_victim_costs_few_right_answers(victim: Masked, natural: nn.Module) -> None:
-    served = victim.around(natural)
+    served, times = victim.around(natural), 40 if victim.stochastic else 2
     with torch.no_grad():
         plain = (natural(IMAGES).argmax(1) == LABELS).float().mean()
-        right = torch.stack([served(IMAGES).argmax(1) == LABELS for _ in range(40)]).float().mean()
+        right = torch.stack([served(IMAGES).argmax(1) == LABELS for _ in range(times)]).float().mean()
     # The network was not trained on shrunken garments, so that these cost more than the few points of all others.
     assert float(plain - right) <= (0.2 if "resized" in victim.name else 0.03)
 

@@ -33,8 +33,12 @@ from redan.testing.victims import LinearVictim, dual_linf
 VICTIM = LinearVictim.drawn(11, classes=4, shape=(12,))
 
 
-def scored(model: nn.Module, x: Tensor, y: Tensor, radius: float = 0.02, mode: str = "quick") -> RobustAccuracy:
-    return robust_accuracy(model, x, y, within=Linf(radius), mode=mode, seed=3)
+def scored(
+    model: nn.Module, x: Tensor, y: Tensor, radius: float = 0.02, mode: str = "quick", most: int | None = None
+) -> RobustAccuracy:
+    """most: queries a row."""
+    capability = None if most is None else Capability(queries_per_row=most)
+    return robust_accuracy(model, x, y, within=Linf(radius), mode=mode, seed=3, capability=capability)
 
 
 def test_k_of_n_with_the_exact_interval() -> None:
@@ -155,7 +159,7 @@ def test_modes_grow() -> None:
         Mode.AUTOATTACK_RAND: 2,
     }
     x, y = VICTIM.rows(8)
-    values = [scored(VICTIM.module(), x, y, mode=mode).value for mode in ("quick", "default", "audit")]
+    values = [scored(VICTIM.module(), x, y, mode=mode, most=1700).value for mode in ("quick", "default", "audit")]
     assert values == sorted(values, reverse=True)
 
 
@@ -176,7 +180,8 @@ def test_l1_has_its_own_forms() -> None:
     assert names == (("apgd-ce", APGDL1()), ("fmn", FMN()), ("apgd-t", targeted), ("square", SquareL1(queries=1000)))
     assert attacks_of(Mode.QUICK, L1(1.0), Access.GRADIENTS, 10) == (("apgd-ce", APGDL1(steps=50)),)
     x, y = VICTIM.rows(16)
-    scores = [robust_accuracy(VICTIM.module(), x, y, within=L1(radius)).value for radius in (0.0, 0.05, 1.0)]
+    tried = ((0.0, "quick"), (0.05, "default"), (1.0, "default"))
+    scores = [robust_accuracy(VICTIM.module(), x, y, within=L1(radius), mode=mode).value for radius, mode in tried]
     assert scores[0] == 1
     assert scores[1] > scores[2] == 0
 
@@ -224,10 +229,17 @@ def test_autoattack_is_its_authors_protocol() -> None:
     assert (eot_of(rand, 1), eot_of(rand, 50), eot_of(standard, 1)) == (20, 50, 1)
 
 
-@pytest.mark.parametrize("mode", ["autoattack", pytest.param("autoattack-plus", marks=pytest.mark.slow)])
-def test_autoattack_runs(mode: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "most"),
+    [
+        ("autoattack", 1200),
+        pytest.param("autoattack", None, marks=pytest.mark.slow),
+        pytest.param("autoattack-plus", None, marks=pytest.mark.slow),
+    ],
+)
+def test_autoattack_runs(mode: str, most: int | None) -> None:
     x, y = VICTIM.rows(12)
-    found = scored(VICTIM.module(), x, y, mode=mode)
+    found = scored(VICTIM.module(), x, y, mode=mode, most=most)
     assert found.value <= scored(VICTIM.module(), x, y, mode="quick").value
     assert set(found.by) >= {"apgd-ce", "apgd-t", "fab-t", "square"}
 
@@ -242,7 +254,7 @@ def test_autoattack_for_stochastic_models_takes_twenty_draws() -> None:
             z: torch.Tensor = self.inner(x)
             return z + 0.5 * torch.randn_like(z)
 
-    x, y = VICTIM.rows(8)
+    x, y = VICTIM.rows(2)
     target = from_torch(Noisy().eval(), classes=4, stochastic=True)
     found = robust_accuracy(target, x, y, within=Linf(0.01), mode="autoattack-rand")
     assert found.backwards > 0

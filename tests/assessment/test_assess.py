@@ -303,14 +303,14 @@ def test_a_model_that_changes_while_it_is_asked_never_passes(shop: Write, model:
 
 @pytest.mark.examined
 def test_masked_gradients_block_a_pass_and_are_named(shop: Write) -> None:
-    report = redan.assess(shop("Rounded", weak=0))
+    report = redan.assess(shop("Rounded", count=12, weak=0))
     assert report.verdict is OPEN
-    assert counts(report).robust == 32
+    assert counts(report).robust == 12
     found = doubts(first(report))
     assert found[0].name == "masked gradients"
     assert all(doubt.blocks_pass for doubt in found)
     assert "cannot be trusted" in report.reasons[0]
-    broken = redan.assess(shop("Rounded", weak=32, attacks__mode="default", requirements__0__at_least=0.9))
+    broken = redan.assess(shop("Rounded", count=12, weak=12, attacks__mode="default", requirements__0__at_least=0.9))
     assert broken.verdict is FAIL  # Square needs no gradient
 
 

@@ -111,7 +111,7 @@ def test_an_honest_model_raises_nothing(name: str, within: Any) -> None:
         slowly("jpeg", {"zero-gradients", "non-differentiable-stage"}),
         slowly("thermometer", {"zero-gradients", "non-differentiable-stage"}),
         ("rippled", {"shattered-gradients"}),
-        ("louder", {"zero-gradients"}),
+        slowly("louder", {"zero-gradients"}),
     ],
 )
 def test_a_planted_victim_raises_what_it_hides(name: str, expected: set[str]) -> None:
@@ -129,7 +129,7 @@ def test_a_model_that_draws_is_asked_for_means_that_agree() -> None:
             scores: Tensor = self.inner(x + 0.3 * torch.randn_like(x))
             return scores
 
-    once = examinee(Blurred(), stochastic=True, rows=12)
+    once = examinee(Blurred(), stochastic=True, rows=8)
     assert "stochastic-gradients" in suspicious(once)
     found = {each.name: each for each in examine(replace_eot(once, 12))}
     assert found["stochastic-gradients"].status is Doubt.OK
@@ -151,13 +151,13 @@ def test_an_attack_that_does_nothing_is_found_out() -> None:
 
 
 def test_an_examination_is_the_same_each_time_and_pays() -> None:
-    one, other = examinee(model("robust"), rows=12), examinee(model("robust"), rows=12)
+    one, other = examinee(model("robust"), rows=6), examinee(model("robust"), rows=6)
     other.workers = 2
     assert examine(one) == examine(other)
     assert (one.forwards, one.backwards) == (other.forwards, other.backwards)
     assert one.forwards > one.backwards > 0
     with pytest.raises(BrokenOffError, match="limit"):
-        examine(examinee(model("robust"), rows=12, limits=Limits(queries=500)))
+        examine(examinee(model("robust"), rows=6, limits=Limits(queries=250)))
 
 
 def test_a_row_or_two_that_break_after_all_are_no_reason_for_doubt() -> None:
@@ -181,7 +181,7 @@ def test_every_indicator_calls_for_a_retry() -> None:
     assert len({retry.name for retry in RETRIES}) == len(RETRIES)
 
 
-ROUNDED = {"weak": 8, "requirements__0__at_least": 0.3}
+ROUNDED = {"count": 16, "weak": 4, "requirements__0__at_least": 0.3}
 
 
 def test_a_masked_model_is_broken_by_the_retry_that_it_calls_for_and_that_is_told(shop: Write) -> None:
@@ -195,7 +195,7 @@ def test_a_masked_model_is_broken_by_the_retry_that_it_calls_for_and_that_is_tol
     assert part.strength == "heuristic"  # mode quick
     assert [a.name for a in part.attacks][1:] == [r.name for r in part.retries if r.status is not Tried.NOT_APPLICABLE]
     assert part.counts is not None
-    assert part.counts.broken == sum(attack.broken for attack in part.attacks) >= 8
+    assert part.counts.broken == sum(attack.broken for attack in part.attacks) >= 4
     assert report_of(RunFolder.open(report.run.folder)) == report
     assert redan_replay(report, shop("Rounded", **ROUNDED)) == ()
     said = "\n".join(retried(part))

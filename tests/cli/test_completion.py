@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from redan.threat.presets import presets
 
 SCRIPT = """
@@ -17,22 +19,29 @@ offered() {
     $(complete -p redan | sed 's/.*-F \\([^ ]*\\) .*/\\1/') redan
     echo "${COMPREPLY[@]}"
 }
-offered redan ""
-offered redan init --pre
-offered redan init --preset ""
 """
 
 
-def test_bash_completes_verbs_options_and_values(tmp_path: Path) -> None:
+def offered(tmp_path: Path, *words: str) -> list[list[str]]:
+    """What bash offers for each of some lines, from one shell."""
     command = tmp_path / "redan"
     command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m redan "$@"\n')
     command.chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    script = SCRIPT + "".join(f"offered redan {each}\n" for each in words)
     done = subprocess.run(
-        ["bash", "--norc", "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=200, check=False
+        ["bash", "--norc", "-c", script], env=environment, capture_output=True, text=True, timeout=200, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
-    verbs, option, values = (line.split() for line in done.stdout.splitlines())
+    return [line.split() for line in done.stdout.splitlines()]
+
+
+def test_bash_completes_values(tmp_path: Path) -> None:
+    assert offered(tmp_path, 'init --preset ""') == [[each.name for each in presets()]]
+
+
+@pytest.mark.slow
+def test_bash_completes_verbs_and_options(tmp_path: Path) -> None:
+    verbs, option = offered(tmp_path, '""', "init --pre")
     assert {"init", "plan", "assess", "report", "replay"} <= set(verbs)
     assert option == ["--preset"]
-    assert values == [each.name for each in presets()]

@@ -51,7 +51,14 @@ def part(page: Path) -> str:
 # -- pages -------------------------------------------------------------------------------------------------
 
 
-@every
+LONG = ("black-box", "minimum-norm", "momentum-and-transfer", "penalty")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] * (page.stem in LONG)) for page in PAGES],
+    ids=lambda page: page.stem,
+)
 def test_python_of_a_page_runs(page: Path) -> None:
     names: dict[str, Any] = {"__name__": page.stem}
     found = re.findall(r"^```python\n(.*?)^```", text(page), re.DOTALL | re.MULTILINE)

@@ -208,7 +208,12 @@ BYTES: list[Any] = [
     ("natural", Sweep(APGD(steps=4, loss=targeted_dlr), 2), TWO),
     ("robust", Cascade((FGSM(), APGD(steps=5), Square(queries=20))), LINF),
 ]
-EACH = pytest.mark.parametrize(("name", "one", "within"), BYTES, ids=settings)
+SLOWLY = (1, 3, 4, 6, 8, 10)  # near to others of them
+EACH = pytest.mark.parametrize(
+    ("name", "one", "within"),
+    [pytest.param(*each, marks=[pytest.mark.slow] * (number in SLOWLY)) for number, each in enumerate(BYTES)],
+    ids=settings,
+)
 
 
 @EACH

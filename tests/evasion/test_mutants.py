@@ -35,6 +35,7 @@ from redan.testing import (
     NotANumber,
 )
 
+ROWS, MANY = 32, 64
 LINF, TWO = Linf(0.15), L2(1.5)
 ORDERS: dict[type, float] = {Linf: math.inf, L2: 2, L1: 1}
 DUAL: dict[type, float] = {Linf: 1, L2: 2, L1: math.inf}
@@ -48,7 +49,17 @@ SOUND: list[tuple[Attack[Any, Any], Ball]] = [
     (APGDL1(steps=10), L1(12.0)),
     (SquareL1(queries=60), L1(30.0)),
 ]
-EACH = pytest.mark.parametrize(("one", "within"), SOUND, ids=settings)
+FAST = (0, 1, 4, 6)  # of the sound ones; those beside them are near to one of these
+
+
+def slowly(number: int, *values: object) -> Any:
+    """The values that belong to a sound attack, for the tests of minutes if it is one of the others."""
+    return pytest.param(*values, marks=[] if number in FAST else pytest.mark.slow)
+
+
+EACH = pytest.mark.parametrize(
+    ("one", "within"), [slowly(number, *each) for number, each in enumerate(SOUND)], ids=settings
+)
 
 
 @cache
@@ -57,9 +68,9 @@ def model() -> nn.Module:
 
 
 @cache
-def rows() -> tuple[Tensor, Tensor]:
+def rows(count: int = ROWS) -> tuple[Tensor, Tensor]:
     images, labels = samples.fashion_mnist()
-    return torch.from_numpy(images[:64]), torch.from_numpy(labels[:64])
+    return torch.from_numpy(images[:count]), torch.from_numpy(labels[:count])
 
 
 class _Sound:
@@ -78,8 +89,8 @@ def sound_twin(mutant: type[Any], one: Attack[Any, Any]) -> Attack[Any, Any]:
     return twin
 
 
-def attacked(one: Attack[Any, Any], within: Ball, **options: Any) -> AttackResult:
-    x, y = rows()
+def attacked(one: Attack[Any, Any], within: Ball, count: int = ROWS, **options: Any) -> AttackResult:
+    x, y = rows(count)
     return attack(model(), x.clone(), y.clone(), one, within=within, **options)
 
 
@@ -97,8 +108,8 @@ def really_broken(result: AttackResult, within: Ball) -> Tensor:
 
 
 @cache
-def clean() -> Tensor:
-    x, y = rows()
+def clean(count: int = ROWS) -> Tensor:
+    x, y = rows(count)
     with torch.no_grad():
         wrong: Tensor = model()(x).argmax(1) != y
     return wrong
@@ -106,14 +117,14 @@ def clean() -> Tensor:
 
 @cache
 def broken_by(one: Any, within: Any) -> int:
-    return int(attacked(one, within).success.sum())
+    return int(attacked(one, within, MANY).success.sum())
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 @pytest.mark.parametrize(
     ("one", "within", "keep"),
     [
-        *((one, within, First()) for one, within in SOUND),
+        *(slowly(number, one, within, First()) for number, (one, within) in enumerate(SOUND)),
         (PGD(steps=10), LINF, Closest()),
         (PGD(steps=10), TWO, Worst()),
     ],
@@ -140,11 +151,11 @@ def test_an_attack_that_does_nothing_leaves_the_clean_accuracy(one: Attack[Any, 
 @pytest.mark.parametrize("mutant", [HalfSteps, FlippedSign, LeavesTheSet])
 def test_a_weak_attack_is_seen_to_be_weak(one: Any, within: Any, mutant: Any) -> None:
     """Of the rows that the sound attack breaks beyond the clean errors, it misses a third and more."""
-    clean_errors = int(clean().sum())
+    clean_errors = int(clean(MANY).sum())
     sound = broken_by(one, within) - clean_errors
     # APGDL1 begins in 3 and 2 times the set that it is given, so that half a set leaves it one stage in the whole.
     again = isinstance(one, APGDL1) and mutant is HalfSteps
-    weak = int(attacked(mutant(mutant(one) if again else one), within).success.sum()) - clean_errors
+    weak = int(attacked(mutant(mutant(one) if again else one), within, MANY).success.sum()) - clean_errors
 
     assert sound >= 5
     assert weak <= sound * 2 / 3
@@ -192,7 +203,14 @@ def test_candidates_that_are_no_numbers_are_kept_out(one: Attack[Any, Any], with
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 @pytest.mark.parametrize(
-    ("one", "ball"), [(PGD(), Linf), (PGD(), L2), (PGD(), L1), (APGDL1(steps=20), L1), (Square(queries=50), Linf)]
+    ("one", "ball"),
+    [
+        (PGD(steps=20), Linf),
+        (APGDL1(steps=10), L1),
+        (Square(queries=50), Linf),
+        pytest.param(PGD(), L2, marks=pytest.mark.slow),
+        pytest.param(PGD(), L1, marks=pytest.mark.slow),
+    ],
 )
 def test_no_mutant_beats_the_optimum(
     mutant: Any, one: Attack[Any, Any], ball: type[Linf] | type[L2] | type[L1]

@@ -350,7 +350,7 @@ def many(examples: int) -> settings:
     return settings(max_examples=examples, deadline=None, derandomize=True, database=None)
 
 
-@many(3000)
+@many(600)
 @given(classes, requirements, runs, st.booleans())
 def test_verdict_json_and_exit_code_agree(
     rows: list[Class], wanted: list[Requirement], how: dict[str, Any], doubt: bool
@@ -382,7 +382,7 @@ def test_verdict_json_and_exit_code_agree(
             assert part.bound_used != part.threshold
 
 
-@many(1000)
+@many(500)
 @given(
     classes,
     st.sampled_from(METRICS[:-1]),
@@ -411,7 +411,7 @@ def test_open_rows_never_turn_a_verdict(
             assert judge(report(attacker(*later), run=how), [wanted]).verdict is after
 
 
-@many(1000)
+@many(500)
 @given(classes, st.sampled_from(METRICS[:-1]), st.sampled_from(Direction), runs)
 def test_a_bound_that_equals_the_threshold_meets_it(
     rows: list[Class], metric: Metric, direction: Direction, how: dict[str, Any]
@@ -432,7 +432,7 @@ def test_a_bound_that_equals_the_threshold_meets_it(
             assert judge(whole, [asked(metric, direction, beyond)]).verdict is not PASS
 
 
-@many(1000)
+@many(500)
 @given(classes, st.sampled_from(METRICS[:-1]), st.sampled_from(Direction), st.floats(0, 1), runs, st.integers(1, 80))
 def test_more_robust_rows_never_make_it_worse(
     rows: list[Class], metric: Metric, direction: Direction, threshold: float, how: dict[str, Any], moved: int

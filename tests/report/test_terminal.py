@@ -180,7 +180,7 @@ def test_a_pass_has_no_reasons_to_list(shop: Write) -> None:
 
 
 def test_diagnoses_skips_limits_and_notes_are_told(shop: Write) -> None:
-    masked = redan.assess(shop("Rounded", weak=0, attacks={"mode": "default", "skip": ["apgd-t"]}))
+    masked = redan.assess(shop("Rounded", weak=0, attacks={"mode": "quick", "skip": ["apgd-t"]}))
     text = flat(printed(masked))
     assert "! masked gradients: 32 of 32 rows have a zero or non-finite gradient" in text
     assert "! skipped on request: apgd-t" in text

@@ -119,7 +119,7 @@ def test_gradients_do_not_depend_on_the_batch(name: str) -> None:
 @pytest.mark.parametrize("within", [Linf(0.1), L2(1.5)])
 @pytest.mark.parametrize("name", ["natural", "robust", "residual"])
 def test_no_verdict_changes(name: str, within: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    x, y = rows(128)
+    x, y = rows(64)
     fast = attack(model(name), x, y, PGD(steps=20), within=within)
     monkeypatch.setattr("redan.engine.run.accelerated", lambda target, x: target)
     slow = attack(model(name), x, y, PGD(steps=20), within=within)
