@@ -287,9 +287,7 @@ def main() -> None:
         measure(time.monotonic() + options.seconds, ours=not options.references)
     rows, missing = gathered()
     if missing:
-        print(table(rows))
-        for claim in claims(rows):
-            print(f"{'met   ' if claim.met else 'MISSED'} {claim.id}: {claim.claim}: {claim.measured} ({claim.goal})")
+        harness.show(table(rows), claims(rows))
         print(f"{missing} runs are not measured yet; no result is written from a part (kept in {KEPT} and {CACHE})")
         return
     peer = harness.Peer(ENSEMBLES)

@@ -139,6 +139,11 @@ def write(
         "rows": rows,
     }
     (RESULTS / f"{name}.json").write_text(json.dumps(body, indent=1) + "\n")
-    print(tables())
+    show(tables(), claims)
+
+
+def show(table: str, claims: Sequence[Claim]) -> None:
+    """Print a table and what is claimed of it, of a whole benchmark or of what is there so far."""
+    print(table)
     for claim in claims:
         print(f"{'met   ' if claim.met else 'MISSED'} {claim.id}: {claim.claim}: {claim.measured} (goal {claim.goal})")

@@ -503,9 +503,7 @@ def main() -> None:
         measure(options.seconds, only_bounds=options.bounds)
     rows, missing = gathered(options.seconds)
     if missing:
-        print(table(rows))
-        for claim in claims(rows):
-            print(f"{'met   ' if claim.met else 'MISSED'} {claim.id}: {claim.claim}: {claim.measured} ({claim.goal})")
+        harness.show(table(rows), claims(rows))
         print(f"{missing} cells are not measured yet; no result is written from a part (kept in {CACHE})")
         return
     harness.write(
