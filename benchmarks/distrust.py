@@ -269,9 +269,7 @@ def main() -> None:
     rows = [{key: value for key, value in row.items() if key != "digest"} for row in found]
     missing = len(adaptive.HANDS) + len(HONEST) + 1 - len(rows)
     if missing:
-        print(table(rows))
-        for claim in claims(rows):
-            print(f"{'met   ' if claim.met else 'MISSED'} {claim.claim}: {claim.measured} (goal {claim.goal})")
+        harness.show(table(rows), claims(rows))
         print(f"{missing} assessments are not measured yet; no result is written from a part")
         return
     harness.write(

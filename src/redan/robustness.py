@@ -73,16 +73,16 @@ def attacks_of(
 ) -> tuple[Named, ...]:
     """The attacks of a mode, in the order they run, with their names.
 
-    With gradients, in Linf and L2: quick is the fast cascade cut short, default the whole of it, with 1,000 queries of
-    Square on the nearest rows, and audit adds 5,000 queries of Square on all rows that are left. In L1 quick is APGD
-    on cross-entropy, 50 steps; default is APGD on cross-entropy, FMN (coming from outside the ball, it finds answers
-    that no climb inside it does), APGD at each of min(9, K - 1) classes on the targeted DLR loss, 100 steps each, and
-    Square with 1,000 queries; audit is the same with 5,000. With scores: Square, with all the queries that the attacker
-    may spend. In L0 sigma-zero, and in default and audit FMN. With surrogates (whose the gradients
-    are): MI-FGSM, and in default and audit its variance-tuned and its translation-invariant, diverse forms. Shifts and
-    turns are tried on a grid, whatever is known. autoattack, autoattack-plus and autoattack-rand are the authors'
-    protocol in Linf, L2 and L1, with the steps, targets, restarts and queries of their code. Raises NotBuiltError where
-    a mode has no attacks.
+    With gradients, in Linf and L2: quick is the fast cascade cut short, default the whole of it (in Linf Square has
+    2,000 queries on the nearest rows), and audit adds 5,000 queries of Square on all rows that are left. In L1 quick is
+    APGD on cross-entropy, 50 steps; default is APGD on cross-entropy, FMN (coming from outside the ball, it finds
+    answers that no climb inside it does), APGD at each of min(9, K - 1) classes on the targeted DLR loss, 100 steps
+    each, and Square with 1,000 queries; audit is the same with 5,000. With scores: Square, with all the queries that
+    the attacker may spend. In L0 sigma-zero, and in default and audit FMN. With surrogates (whose the gradients are):
+    MI-FGSM, and in default and audit its variance-tuned and its translation-invariant, diverse forms. Shifts and turns
+    are tried on a grid, whatever is known. autoattack, autoattack-plus and autoattack-rand are the authors' protocol in
+    Linf, L2 and L1, with the steps, targets, restarts and queries of their code. Raises NotBuiltError where a mode has
+    no attacks.
     """
     kind = type(within)
     most = capability.queries_per_row if capability else None

@@ -16,7 +16,7 @@ from redan.evasion.descent import Descent
 from redan.evasion.fast_cascade import Closing, FastCascade, FastCascadeL2, Stage
 from redan.evasion.fmn import FMN, Start
 from redan.evasion.square import Square, SquareL2
-from redan.losses import margin
+from redan.losses import cross_entropy, margin
 from redan.perturbations.norms import L2, Linf
 from redan.protocols import Access, Ball, Cost, Gradients
 from redan.robustness import robust_accuracy
@@ -167,3 +167,22 @@ def test_square_leaves_rows_that_lag_behind(search: Any, within: Any) -> None:
     assert bool((shorter.success == near).all())
     assert bool((plain.queries[far] == 500).all())
     assert bool((shorter.queries[far] <= 102).all())
+
+
+@pytest.mark.parametrize("search", [Square, SquareL2])
+def test_square_refuses_to_leave_rows_by_another_loss(search: Any) -> None:
+    with pytest.raises(SettingError, match="leave it out"):
+        search(loss=cross_entropy, discard=True)
+    assert search(loss=cross_entropy).loss is cross_entropy
+
+
+def test_a_climb_that_is_watched_goes_the_same_way() -> None:
+    """What is remembered of the losses changes no step; a plain climb remembers nothing."""
+    x, y = VICTIM.rows(20)
+    radius = float(VICTIM.optimum(x, y, dual_linf).median())
+    plain, watched = (
+        attack(VICTIM.module(), x, y, made, within=Linf(radius), workers=1)
+        for made in (CLIMB, Closing((), CLIMB, (), Seen()))
+    )
+    assert torch.equal(plain.success, watched.success)
+    assert torch.equal(plain.adversarial, watched.adversarial)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,9 +18,10 @@ _MOMENTUM = 0.75  # APGD's: the share of the new step, the rest is the last one'
 
 
 class Course(NamedTuple):
-    """What a climb saw of each row's loss. Tensors (N,), but for the last gradient.
+    """What a climb saw of each row's loss. Tensors (N,), but for the gradient, which has the shape of the inputs.
 
-    first, highest: at the start, and the highest on the way. moved: by how much the loss changed in all from one step
+    first, highest, last: at the start, the highest on the way, and at the point that was looked at last, which the
+    gradient belongs to. moved: by how much the loss changed in all from one step
     to the next, up or down, while steps were small (in the second half). promised: the same as the gradients at both
     ends of each step foretell it. Where answers have the slopes that the gradients say, the two are alike.
     """
@@ -56,6 +57,9 @@ class Course(NamedTuple):
         )
 
 
+_Seen = TypeVar("_Seen", Course, None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Descent:
     """A climb whose step falls by half a cosine from the radius to 0, three quarters of it and a quarter of the last.
@@ -75,19 +79,27 @@ class Descent:
         return Cost(self.steps + 1, self.steps)
 
     def __call__(self, referee: Gradients[Tensor], rows: Rows[Tensor, Ball]) -> None:
-        self.climbed(referee, rows)
+        self._climb(referee, rows, None)
 
     def climbed(self, referee: Gradients[Tensor], rows: Rows[Tensor, Ball]) -> tuple[Rows[Tensor, Ball], Course]:
         """The rows that are left, and the course that their losses took."""
+        return self._climb(referee, rows, Course.start(rows.x0))
+
+    def _climb(
+        self, referee: Gradients[Tensor], rows: Rows[Tensor, Ball], course: _Seen
+    ) -> tuple[Rows[Tensor, Ball], _Seen]:
+        """The rows that are left, and the course, if one is to be kept."""
         x = before = rows.within.sample(rows.x0, rows.draw) if self.random_start else rows.x0
-        course = Course.start(x)
         for i in range(self.steps):
             gradient, loss, _ = referee.gradient(x, rows, self.loss)
-            course = course.at(loss, gradient, x - before, small=2 * i >= self.steps)
-            rows, x, before, course = referee.survivors(rows, x, before, course)
-            ahead = climb(x, course.gradient, (1 + math.cos(math.pi * i / self.steps)) / 2, rows)
+            if course is not None:
+                course = course.at(loss, gradient, x - before, small=2 * i >= self.steps)
+            rows, x, before, gradient, course = referee.survivors(rows, x, before, gradient, course)
+            ahead = climb(x, gradient, (1 + math.cos(math.pi * i / self.steps)) / 2, rows)
             if i:
                 ahead = rows.within.project(x + _MOMENTUM * (ahead - x) + (1 - _MOMENTUM) * (x - before), rows.x0)
             x, before = ahead, x
         last = self.loss(referee.scores(x, rows), rows.goal)
-        return referee.survivors(rows, course._replace(highest=torch.maximum(course.highest, last)))
+        if course is not None:
+            course = course._replace(highest=torch.maximum(course.highest, last))
+        return referee.survivors(rows, course)

@@ -112,11 +112,11 @@ class FastCascade:
     """Short climbs in L∞: one from the clean input, one from a random start, and more on the rows that come near.
 
     thorough: whether rows that came near are attacked by all that follows; without, it is for a quick answer. queries:
-    of Square: twice as many on the nearest rows, five times on rows whose gradients are missing or misleading (when
-    thorough). Rows that lag behind are left (`Square.discard`).
+    of Square: on the nearest rows (twice as many when thorough), and five times as many on rows whose gradients are
+    missing or misleading. Rows that lag behind are left (`Square.discard`).
 
     >>> FastCascade(thorough=False).cost(10).backwards
-    60
+    140
     """
 
     thorough: bool = True
@@ -128,22 +128,31 @@ class FastCascade:
 
     @property
     def _closing(self) -> Closing:
-        opening = (Descent(steps=10),)
-        if not self.thorough:
-            return Closing(opening, _PROBE, (Stage(_pull(10, 3), 0.4),), Square(queries=self.queries, discard=True))
+        unguided = Square(queries=_MORE * self.queries, discard=True)
+        return Closing((Descent(steps=10),), _PROBE, self._whole if self.thorough else self._short, unguided)
+
+    @property
+    def _short(self) -> tuple[Stage, ...]:
+        return (
+            Stage(Descent(steps=20, random_start=True), 0.5),
+            Stage(_pull(20, 3), 0.3),
+            Stage(Descent(steps=30, random_start=True), 0.2),
+            Stage(Square(queries=self.queries, discard=True), 0.05),
+        )
+
+    @property
+    def _whole(self) -> tuple[Stage, ...]:
         again = Descent(steps=50, random_start=True)
-        stages = (
-            Stage(Descent(steps=20, random_start=True), 0.7),
-            Stage(_pull(20, 3), 0.6),
-            Stage(Descent(steps=40, random_start=True), 0.4),
-            Stage(_pull(10, 9), 0.4),
+        return (
+            Stage(Descent(steps=20, random_start=True), 0.6),
+            Stage(_pull(20, 3), 0.45),
+            Stage(Descent(steps=40, random_start=True), 0.35),
+            Stage(_pull(10, 9), 0.3),
             Stage(_pull(50, 2), 0.15),
             Stage(replace(again, loss=margin), 0.2),
             Stage(Restarts(again, 2), 0.2),
-            Stage(Square(queries=2 * self.queries, discard=True), 0.1),
+            Stage(Square(queries=2 * self.queries, discard=True), 0.2),
         )
-        unguided = Square(queries=_MORE * self.queries, discard=True)
-        return Closing(opening, _PROBE, stages, unguided)
 
     def cost(self, classes: int) -> Cost:
         return self._closing.cost(classes)
@@ -157,11 +166,11 @@ class FastCascadeL2:
     """In L2: a short climb, searches for the minimum norm from far starts, and more on the rows that come near.
 
     How near a climb came says less here, for what breaks a row may come from far: searches go on for every row.
-    thorough and queries: as in `FastCascade`, but that Square has only the rows whose gradients say nothing, with once
-    as many queries where gradients are zero.
+    thorough and queries: as in `FastCascade`, but that Square has only the rows whose gradients say nothing: when
+    thorough, rows whose gradients are zero get once as many queries.
 
     >>> FastCascadeL2(thorough=False).cost(10).backwards
-    70
+    160
     """
 
     thorough: bool = True
@@ -173,20 +182,25 @@ class FastCascadeL2:
 
     @property
     def _closing(self) -> Closing:
-        opening = Descent(steps=10), _far(20)
-        if not self.thorough:
-            return Closing(opening, _PROBE, (Stage(_far(20), 1.0),), SquareL2(queries=self.queries, discard=True))
-        stages = (
+        further = (FMN(steps=20, rate=0.3, start=Start.OPPOSITE), _far(40)) if self.thorough else (_far(30),)
+        unguided = SquareL2(queries=_MORE * self.queries, discard=True)
+        opening = Descent(steps=10), _far(20), *further
+        return Closing(opening, _PROBE, self._whole if self.thorough else self._short, unguided)
+
+    @property
+    def _short(self) -> tuple[Stage, ...]:
+        return Stage(Descent(steps=20, random_start=True), 0.7), Stage(Restarts(_far(30), 2), 1.0)
+
+    @property
+    def _whole(self) -> tuple[Stage, ...]:
+        return (
             Stage(FMN(steps=20, start=Start.FAR), 1.0),
             Stage(Descent(steps=30, random_start=True), 0.7),
             Stage(Restarts(_far(40), 3), 1.0),
-            Stage(Sweep(_far(20), targets=3), 0.7),
+            Stage(Sweep(_far(20), targets=3), 0.5),
             Stage(_pull(10, 3), 0.15),
             Stage(SquareL2(queries=self.queries), 0.0),  # blind rows alone: on tuning rows it broke no other
         )
-        opposite = FMN(steps=20, rate=0.3, start=Start.OPPOSITE)
-        unguided = SquareL2(queries=_MORE * self.queries, discard=True)
-        return Closing((*opening, opposite, _far(40)), _PROBE, stages, unguided)
 
     def cost(self, classes: int) -> Cost:
         return self._closing.cost(classes)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from redan.errors import SettingError
 from redan.losses import margin
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L1
@@ -66,6 +67,14 @@ def _hope(share: float) -> float:
     return 0.55 * (1 - share) ** 2
 
 
+def _check(loss: Loss, *, discard: bool) -> None:
+    """Raise SettingError where nothing says how far a row that lags behind is from breaking."""
+    if discard and loss is not margin:
+        raise SettingError(
+            "discard leaves rows by what is left of their margin; use it with loss=redan.losses.margin, or leave it out"
+        )
+
+
 def _searched(
     referee: Scores[Tensor],
     rows: Rows[Tensor, W],
@@ -99,7 +108,8 @@ class Square:
     """Square attack in L∞ (algorithms 1 and 2): stripes of ±ε, then squares of ±ε, kept when the loss rises.
 
     queries: inputs shown a row. first: p, the share of pixels of the first square. discard: leave rows that lag behind
-    (not in the paper): a few breakable rows among them, for less than half of the queries. It takes the loss `margin`.
+    (not in the paper): a few breakable rows among them, for less than half of the queries. Raises SettingError with
+    discard and another loss than `margin`, which alone is 0 where a row breaks.
 
     >>> Square(queries=1000).cost(10)
     Cost(queries=1000, backwards=0)
@@ -109,6 +119,9 @@ class Square:
     first: float = 0.8
     loss: Loss = margin
     discard: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self.loss, discard=self.discard)
 
     def cost(self, classes: int) -> Cost:  # noqa: ARG002
         return Cost(self.queries + self.discard, 0)
@@ -173,6 +186,9 @@ class SquareL2:
     first: float = 0.8
     loss: Loss = margin
     discard: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self.loss, discard=self.discard)
 
     def cost(self, classes: int) -> Cost:  # noqa: ARG002
         return Cost(self.queries + self.discard, 0)
