@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ import adaptive
 import harness
 import redan
 from attacks_run import CODE
+from redan.evidence.folder import RunFolder
+from redan.evidence.log import Line, RowLine
 from redan.evidence.report import Doubt, Report, Tried, Verdict
 from redan.evidence.requirement import Requirement
 from redan.testing import VICTIMS
@@ -108,7 +111,9 @@ class Case:
         with tempfile.TemporaryDirectory() as folder:
             path = self.written(Path(folder))
             report = _elsewhere(path) if self.name == PICTURES else redan.assess(path, workers=1)
-        row = told(self, report) | {"cpu_seconds": round(_cpu_seconds() - start, 1)}
+            (run,) = path.parent.rglob("report.json")
+            first = stood(RunFolder.open(run.parent).lines())
+        row = told(self, report, first) | {"cpu_seconds": round(_cpu_seconds() - start, 1)}
         harness.keep(self.path, row | {"digest": self.digest})
         return row
 
@@ -179,21 +184,25 @@ def _cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def told(case: Case, report: Report) -> Row:
-    """What an assessment came to."""
+def stood(lines: Iterable[Line]) -> float:
+    """Rows that stood before anything was tried again, of a random model in the mean over its answers."""
+    first = (line for line in lines if isinstance(line, RowLine) and line.retry is None)
+    return sum(1 - line.share for line in first if line.right and line.status in ("robust", "broken"))
+
+
+def told(case: Case, report: Report, first: float) -> Row:
+    """What an assessment came to. first: rows that stood before its retries."""
     (attacker,), (requirement,) = report.attackers, report.requirements
     assert attacker.counts is not None
     value = requirement.value or 0.0
     required = Requirement(metric=requirement.metric, against=attacker.name, at_least=case.threshold)
-    retried = sum(retry.broken for retry in attacker.retries)
-    before = value + retried / case.rows
     raised = [d.name for d in attacker.diagnosis if d.status is Doubt.SUSPICIOUS]
     return {
         "model": case.name,
         "norm": case.norm,
         "hand": case.robust,
         "threshold": case.threshold,
-        "first": round(before * case.rows, 2),
+        "first": round(first, 2),
         "raised": raised,
         "retries": [
             {"name": retry.name, "attempted": retry.attempted, "broken": retry.broken}

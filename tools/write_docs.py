@@ -1,4 +1,4 @@
-"""Fill the generated parts of the README and of docs/attacks: attacks from the registry, figures from benchmarks.
+"""Fill the generated parts of the README and of docs: attacks from the registry, figures from benchmarks.
 
 A generated part stands between `<!-- NAME -->` and `<!-- /NAME -->`. With --check, nothing is written and the exit
 code is 1 if a part is stale.
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-PAGES = ROOT / "docs" / "attacks"
 RESULTS = ROOT / "benchmarks" / "results"
 
 # -- what stands where ---------------------------------------------------------------------------------------
@@ -292,10 +292,23 @@ def pgd() -> str:
     for contestant in contestants:
         values = " | ".join(_ratio(rows, model, norm, contestant) for model, norm in cells)
         lines.append(f"| {names.get(contestant, contestant)} | {values} |")
-    met = sum(claim["met"] for claim in found["claims"])
-    lines += ["", f"{met} of {len(found['claims'])} claims of `benchmarks/results/pgd.json` are met."]
-    lines += [f"Missed: {c['claim']}: {c['measured']} (goal {c['goal']})." for c in found["claims"] if not c["met"]]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", held("pgd", found["claims"])])
+
+
+def held(name: str, claims: Sequence[dict[str, Any]]) -> str:
+    """How many claims of a benchmark are met, and every one that is not."""
+    lost = [f"- {claim['claim']}: {claim['measured']} (goal {claim['goal']})" for claim in claims if not claim["met"]]
+    told = f"{len(claims) - len(lost)} of {len(claims)} claims of `benchmarks/results/{name}.json` are met"
+    return "\n".join([f"{told}; missed:", "", *lost]) if lost else f"{told}."
+
+
+def benchmark(name: str) -> str:
+    """The table of a benchmark as it prints it, and what is claimed of it."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return f"Not measured yet: `make bench-{name}`."
+    found = json.loads(path.read_text())
+    return "\n".join([import_module(name).table(found["rows"]), "", held(name, found["claims"])])
 
 
 # -- files ---------------------------------------------------------------------------------------------------
@@ -305,12 +318,17 @@ def _family(name: str) -> Callable[[], str]:
     return lambda: family(name)
 
 
+def _benchmark(name: str) -> Callable[[], str]:
+    return lambda: benchmark(name)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "attacks": attacks,
     "pgd": pgd,
     "family: universal-and-fitted": universal,
     "family: combining": combining,
     **{f"family: {name}": _family(name) for name in FAMILIES},
+    **{f"bench-{name}": _benchmark(name) for name in ("verdict", "beside", "passes", "distrust", "soundness")},
 }
 
 
@@ -330,7 +348,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
     stale = []
-    for path in (README, *sorted(PAGES.glob("*.md"))):
+    for path in (README, *sorted((ROOT / "docs").rglob("*.md"))):
         before = path.read_text(encoding="utf-8")
         after = filled(before)
         if before != after:

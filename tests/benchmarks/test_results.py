@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ OWED = {
     "preflight": {"evidence.b"},
     "forecast": {"threat.d"},
     "attacks": {"whitebox.b", "whitebox.c", "whitebox.d"},
+    "verdict": {"verdict.a"},
+    "beside": {"verdict.b"},
+    "passes": {"verdict.c"},
+    "distrust": {"verdict.d"},
+    "soundness": {"verdict.e"},
 }
 
 
@@ -91,3 +97,35 @@ def test_attacks_claims_follow_from_the_rows(monkeypatch: pytest.MonkeyPatch) ->
     there = [(row["model"], f"{row['attack']}-{row['norm']}", row["contestant"]) for row in cells]
     every = attacks.cells(attacks_cells.CONTESTS, attacks.MODELS)
     assert there == [(cell.model, cell.contest.name, cell.contestant) for cell in every]
+
+
+@pytest.mark.parametrize("name", ["verdict", "beside", "passes", "distrust", "soundness"])
+def test_claims_of_the_verdict_follow_from_the_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "peers"))
+    found = result(name)
+    again = [claim._asdict() for claim in import_module(name).claims(found["rows"])]
+    assert again == found["claims"]
+    assert found["rows"]
+
+
+def test_the_verdict_is_of_every_mode_cell_and_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "peers"))
+    import verdict
+    from verdict_cells import CELLS, SEEDS
+
+    runs = {(row["contestant"], row["model"], row["norm"], row["seed"]) for row in result("verdict")["rows"]}
+    every = {(mode, cell.model, cell.norm, 0) for mode in verdict.MODES for cell in CELLS}
+    every |= {("autoattack", cell.model, cell.norm, seed) for cell in CELLS for seed in SEEDS}
+    assert runs == every
+
+
+def test_every_victim_and_honest_model_is_assessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "peers"))
+    import adaptive
+    import distrust
+
+    assessed = [(row["model"], row["norm"]) for row in result("distrust")["rows"]]
+    assert assessed == [*((name, "linf") for name in adaptive.HANDS), *distrust.HONEST, (distrust.PICTURES, "linf")]

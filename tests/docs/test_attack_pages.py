@@ -114,6 +114,19 @@ def test_a_stale_part_is_written_anew() -> None:
     assert write_docs.filled(page.replace("| 1,001 |", "| 1,002 |")) == page
 
 
+def test_a_benchmark_that_is_not_measured_says_how_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(write_docs, "RESULTS", tmp_path)
+    assert write_docs.benchmark("verdict") == "Not measured yet: `make bench-verdict`."
+
+
+def test_every_missed_claim_is_told() -> None:
+    met, missed = ({"claim": f"of {met}", "measured": "4", "goal": "≤ 3", "met": met} for met in (True, False))
+    assert write_docs.held("verdict", [met]) == "1 of 1 claims of `benchmarks/results/verdict.json` are met."
+    told = write_docs.held("verdict", [met, missed])
+    assert told.startswith("1 of 2 claims")
+    assert told.endswith("missed:\n\n- of False: 4 (goal ≤ 3)")
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [

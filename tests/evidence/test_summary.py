@@ -13,7 +13,17 @@ import pytest
 from redan.errors import EvidenceError
 from redan.evidence.comparison import compared
 from redan.evidence.folder import RunFolder
-from redan.evidence.log import AttackerHead, AttackHead, BlockLine, EndedLine, Line, ResumedLine, RowLine, RunLine
+from redan.evidence.log import (
+    AttackerHead,
+    AttackHead,
+    BlockLine,
+    EndedLine,
+    Line,
+    ResumedLine,
+    RetryLine,
+    RowLine,
+    RunLine,
+)
 from redan.evidence.paired import Change
 from redan.evidence.report import Counts, Report
 from redan.evidence.requirement import Requirement
@@ -206,6 +216,38 @@ def test_a_random_model_s_rows_by_how_often_they_held() -> None:
     assert counts.held is not None
     held = {i: count for i, count in enumerate(counts.held) if count}
     assert held == {20: 1, 15: 1, 0: 2, 19: 1}  # the third broken row and the wrong one never held
+
+
+def test_a_retry_is_tried_on_what_counts_still_and_only_makes_it_worse() -> None:
+    again = AttackHead(name="black-box", settings="Square()", access="scores")
+    begins = RetryLine(attacker="anyone", name="black-box", because=["chance"], detail="none", attack=again)
+
+    def retried(at: int, status: Fate, share: float) -> RowLine:
+        by = "black-box" if status == "broken" else None
+        return row(at, status, share=share, by=by, retry="black-box", spent={"black-box": (9, 9, 0)})
+
+    found = summary(
+        [
+            head(6, stochastic=True),
+            BLOCK,
+            row(0, share=0.3),
+            *(row(at, "broken", share=share) for at, share in ((1, 0.6), (2, 0.85), (3, 0.9), (4, 1.0))),
+            row(5, "error"),
+            begins,
+        ]
+    )
+    tally = found.tallies["anyone"]
+    assert tally.standing(6) == [0]
+    assert tally.open_to("black-box", 6) == [0, 1, 2]
+    found.see(BLOCK, retried(0, "robust", 0.4), retried(1, "broken", 0.5), retried(2, "broken", 0.95))
+    assert tally.open_to("black-box", 6) == []
+    assert tally.open_to("another", 6) == [0, 1]
+    (part,) = found.report("runs/run").attackers
+    assert part.counts is not None
+    assert part.counts.held is not None
+    assert {i: count for i, count in enumerate(part.counts.held) if count} == {12: 1, 8: 1, 1: 1, 2: 1, 0: 1}
+    assert (part.retries[0].attempted, part.retries[0].broken) == (3, 1)
+    assert [attack.broken for attack in part.attacks] == [3, 0, 1]
 
 
 def test_attacks_that_raised_are_told() -> None:

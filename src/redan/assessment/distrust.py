@@ -2,7 +2,8 @@
 
 When all of a white-box attacker's rows are done, thirteen indicators of a failing attack are looked at on some of them
 (`redan.assessment.indicators`). What is suspicious stands in the evidence, makes a pass impossible, and calls for
-retries on every row that stands (`redan.assessment.retries`). A row that a retry breaks is recorded like any other.
+retries on every row that still counts (`redan.assessment.retries`): one that stands, or that a stochastic model answers
+rightly now and then. A row that a retry breaks is recorded like any other.
 """
 
 from __future__ import annotations
@@ -117,11 +118,11 @@ def _retried(session: Session, campaign: Campaign, rows: int) -> None:
 
 
 def _retry(session: Session, campaign: Campaign, rows: int, retry: Retry, because: Sequence[str]) -> None:
-    """One retry on the rows that stand and did not meet it yet."""
+    """One retry on the rows that still count and did not meet it yet."""
     attacker, model = campaign.attacker.name, session.ready.loaded.model
     tally = session.summary.tallies[attacker]
     right = [row for row, is_right in tally.right(rows) if is_right][:_STANDING]
-    pending = tally.standing(rows, without=retry.name)
+    pending = tally.open_to(retry.name, rows)
     if not pending:
         return
     job = job_of(session.ready, campaign, pending)

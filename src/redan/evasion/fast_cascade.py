@@ -20,6 +20,7 @@ from redan.protocols import Attack, Ball, Cost, Gradients, cost, in_turn
 from redan.rows import Rows, take
 
 _FORETOLD = 0.25  # of what a row's margin did: below it its gradients mislead
+_BLIND = 0.0  # share left of rows whose margin rose in no step, and of no other
 _MORE = 5  # times the queries of Square where gradients say nothing
 
 _Any: TypeAlias = Attack[Any, Any]
@@ -112,8 +113,9 @@ class FastCascade:
     """Short climbs in L∞: one from the clean input, one from a random start, and more on the rows that come near.
 
     thorough: whether rows that came near are attacked by all that follows; without, it is for a quick answer. queries:
-    of Square: on the nearest rows (twice as many when thorough), and five times as many on rows whose gradients are
-    missing or misleading. Rows that lag behind are left (`Square.discard`).
+    of Square, on rows whose gradients are zero; when thorough, twice as many on them and on the nearest rows. Five
+    times as many are for rows whose gradients are missing or misleading. Rows that lag behind are left
+    (`Square.discard`).
 
     >>> FastCascade(thorough=False).cost(10).backwards
     140
@@ -137,7 +139,7 @@ class FastCascade:
             Stage(Descent(steps=20, random_start=True), 0.5),
             Stage(_pull(20, 3), 0.3),
             Stage(Descent(steps=30, random_start=True), 0.2),
-            Stage(Square(queries=self.queries, discard=True), 0.05),
+            Stage(Square(queries=self.queries, discard=True), _BLIND),
         )
 
     @property
@@ -166,8 +168,7 @@ class FastCascadeL2:
     """In L2: a short climb, searches for the minimum norm from far starts, and more on the rows that come near.
 
     How near a climb came says less here, for what breaks a row may come from far: searches go on for every row.
-    thorough and queries: as in `FastCascade`, but that Square has only the rows whose gradients say nothing: when
-    thorough, rows whose gradients are zero get once as many queries.
+    thorough and queries: as in `FastCascade`, but that Square has only the rows whose gradients say nothing.
 
     >>> FastCascadeL2(thorough=False).cost(10).backwards
     160
@@ -189,7 +190,11 @@ class FastCascadeL2:
 
     @property
     def _short(self) -> tuple[Stage, ...]:
-        return Stage(Descent(steps=20, random_start=True), 0.7), Stage(Restarts(_far(30), 2), 1.0)
+        return (
+            Stage(Descent(steps=20, random_start=True), 0.7),
+            Stage(Restarts(_far(30), 2), 1.0),
+            Stage(SquareL2(queries=self.queries, discard=True), _BLIND),
+        )
 
     @property
     def _whole(self) -> tuple[Stage, ...]:
@@ -199,7 +204,7 @@ class FastCascadeL2:
             Stage(Restarts(_far(40), 3), 1.0),
             Stage(Sweep(_far(20), targets=3), 0.5),
             Stage(_pull(10, 3), 0.15),
-            Stage(SquareL2(queries=self.queries), 0.0),  # blind rows alone: on tuning rows it broke no other
+            Stage(SquareL2(queries=self.queries), _BLIND),  # on tuning rows it broke no other
         )
 
     def cost(self, classes: int) -> Cost:

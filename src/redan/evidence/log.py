@@ -186,7 +186,7 @@ class RetryLine(_Line):
 
 
 class RetriedLine(_Line):
-    """A retry has been tried on every row that stood."""
+    """A retry has been tried on every row that counted still."""
 
     event: Literal["retried"] = "retried"
     attacker: str

@@ -170,8 +170,9 @@ class RetryPart(_Part):
     """What it is; where it could not be tried, why."""
     status: Tried
     attempted: int
-    """Rows that stood when its turn came."""
+    """Rows that counted still when its turn came: that stood, or that a stochastic model answered rightly at times."""
     broken: int
+    """Rows that count for it: that stood before, or that its inputs break more often than those found before."""
 
 
 class AttackerPart(_Part):

@@ -25,6 +25,7 @@ from redan.evidence.report import AttackPart, ClassPart, Counts, CurvePart, Erro
 
 _BINS = 20  # a stochastic model's rows are judged over so many answers
 _POINTS = 20  # of the curve
+_HOLDS = 0.1  # share of answers up to which a stochastic model's broken row is as broken as it can be shown to be
 _NEVER, _ROBUST, _BROKEN, _ERROR, _UNDECIDED = range(5)
 _STATUS = {"robust": _ROBUST, "broken": _BROKEN, "error": _ERROR, "undecided": _UNDECIDED}
 
@@ -109,8 +110,9 @@ class Tally:
         self._digest[line.row] = np.frombuffer(whole.digest(), dtype=np.uint8)
 
     def _retried_row(self, line: RowLine) -> None:
-        """A retry can only make things worse: a row that stands again is what it was, and cost more."""
-        if line.status != "robust" or line.share > self._share[line.row]:
+        """A retry can only make things worse: a row that it breaks no more often is what it was, and cost more."""
+        stood = self._status[line.row] == _ROBUST
+        if line.share > self._share[line.row] or (stood and line.status != "robust"):
             self._status[line.row], self._share[line.row] = _STATUS[line.status], line.share
             self._ended(line)
         else:
@@ -138,11 +140,19 @@ class Tally:
         begun = self._retries.get(name)
         return name in self._retried or (begun is not None and begun.attack is None)
 
-    def standing(self, rows: int, without: str | None = None) -> list[int]:
-        """Those of the first rows that were right and not broken; `without` a line of an attack of that name."""
-        found = self._is(_ROBUST, rows)
-        if without is not None and without in self._attack:
-            found = found & ~self._shown[:rows, self._attack[without]]
+    def standing(self, rows: int) -> list[int]:
+        """Those of the first rows that were right and not broken."""
+        return [int(row) for row in np.flatnonzero(self._is(_ROBUST, rows))]
+
+    def open_to(self, retry: str, rows: int) -> list[int]:
+        """Those of the first rows that still count, and have no line of the retry: rows that stand.
+
+        With them those of a stochastic model that are broken in most answers and hold in others (`_HOLDS`).
+        """
+        holding = (1 - self._share[:rows].round(3)) > _HOLDS + 1e-3
+        found = self._is(_ROBUST, rows) | (self._is(_BROKEN, rows) & holding)
+        if retry in self._attack:
+            found &= ~self._shown[:rows, self._attack[retry]]
         return [int(row) for row in np.flatnonzero(found)]
 
     def retries(self, rows: int) -> list[RetryPart]:

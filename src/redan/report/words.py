@@ -261,7 +261,7 @@ def _changed(retry: RetryPart) -> str:
     if retry.status is Tried.NOT_APPLICABLE:
         return "not applicable"
     cut = " before our limits ended it" if retry.status is Tried.CUT else ""
-    return f"broke {retry.broken:,} of {retry.attempted:,} rows that stood{cut}"
+    return f"broke {retry.broken:,} of {retry.attempted:,} rows that it was tried on{cut}"
 
 
 def noted(report: Report) -> list[str]:
