@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "peers"))  # scripts, not a package
@@ -13,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import adaptive
 import distrust
+from redan.evidence.log import RowLine
 from redan.samples import model
 from redan.testing import VICTIMS
 
@@ -44,6 +46,18 @@ def test_the_table_has_a_line_an_assessment() -> None:
     assert len(lines) == 4
     assert "retraced-gradients (88)" in lines[2]
     assert "nothing | nothing" in lines[3]
+
+
+def test_what_stood_at_first_is_told_without_retries() -> None:
+    said: dict[str, Any] = {
+        "attacker": "anyone", "row": 0, "id": "0", "index": 0, "y": 0, "answered": True, "right": True, "by": None,
+        "failed": None, "reason": None, "distance": None, "near": None, "before": 0, "after": 0, "eight_bit": None,
+        "spent": {}, "blind": 0, "input": "0" * 64, "saved": None,
+    }  # fmt: skip
+    fates = (("robust", 0.25, True), ("broken", 0.9, True), ("robust", 0.0, False), ("error", 0.0, True))
+    lines = [RowLine(**said | {"status": status, "share": share, "right": right}) for status, share, right in fates]
+    later = RowLine(**said | {"status": "broken", "share": 1.0, "retry": "black-box"})
+    assert distrust.stood([*lines, later]) == pytest.approx(0.75 + 0.1)
 
 
 def test_every_victim_has_an_attack_of_its_own() -> None:
