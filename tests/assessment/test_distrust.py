@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import redan
 from redan.assessment.examinee import Examinee
 from redan.assessment.indicators import INDICATORS, examine
+from redan.assessment.indicators_attacks import Shown
 from redan.assessment.retries import RETRIES
 from redan.assessment.session import Stage
 from redan.engine.block import Job
@@ -148,6 +149,31 @@ def test_an_attack_that_does_nothing_is_found_out() -> None:
     assert {"doubling-helps", "black-box-beats-gradients", "random-beats-gradients", "not-monotone"} <= found
     assert "silent-success" in found
     assert not {"zero-gradients", "shattered-gradients"} & found
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_points_found_elsewhere_are_judged_for_their_own_rows(workers: int) -> None:
+    of = examinee(model("natural"), rows=12)
+    of.workers = workers
+    x, y = of.job.x, of.job.y
+    found = redan.attack(model("natural"), x, y, redan.PGD(steps=10), within=Linf(0.03), workers=1)
+    right = model("natural")(x).argmax(1) == y
+    rows = right.nonzero().flatten()
+    assert 0 < int(found.success[rows].sum()) < len(rows)
+    judged = of.broken(Shown(x[rows], found.adversarial[rows]), rows, name="judged")
+    assert torch.equal(judged, found.success[rows])
+
+
+def test_twice_the_effort_is_a_retry_where_it_helps() -> None:
+    """What breaks the rows that made the indicator suspicious is tried on all that stand."""
+    of = examinee(model("natural"), attack=DoesNothing(redan.PGD()), rows=24)
+    (retry,) = [each for each in RETRIES if each.name == "more-effort"]
+    assert retry.because(["doubling-helps", "zero-gradients"]) == ["doubling-helps"]
+    adapted = retry.adapt(of.job, of.job.x, Mode.DEFAULT).job
+    assert adapted is not None
+    assert adapted.seed == of.job.seed + 1
+    found = run(adapted, workers=1)
+    assert int((found.status == Status.BROKEN).sum()) > 18
 
 
 def test_an_examination_is_the_same_each_time_and_pays() -> None:

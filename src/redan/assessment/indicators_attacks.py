@@ -7,6 +7,7 @@ Rows that break after all count by what they mean for robust accuracy: less than
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from redan.assessment.examinee import Examinee
 from redan.assessment.indicators_gradients import not_applicable, told
+from redan.engine.block import Job
 from redan.errors import AccessError
 from redan.evasion.cascade import Cascade, Restarts
 from redan.evasion.descent import Descent
@@ -27,12 +29,13 @@ from redan.losses import margin
 from redan.perturbations.balls import farthest
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
-from redan.protocols import Access, Attack, needs
+from redan.protocols import Access, Attack, Cost, Labels, needs, wide
 from redan.rows import Rows, Streams, take
 
 _SURE, _STUCK = 0.01, 0.05  # of the rows may be stuck; few rows must show more at 1 %
 _FEW = 0.05  # of the rows: by how much one attack must beat another
 _STEPS = 20
+_ROUNDING = 1e-5  # of the margin
 _SQUARE: dict[type, Attack[Any, Any]] = {
     Linf: Square(queries=200),
     L2: SquareL2(queries=200),
@@ -61,11 +64,12 @@ def one_step(examinee: Examinee) -> Indication:
 
 
 class _Climb(NamedTuple):
-    """What a plain climb of the margin met on its way: (n,) each."""
+    """What a plain climb of the margin met on its way: (n,) each, but for the points."""
 
     first: Tensor
     highest: Tensor
     reached: Tensor  # a point inside the set had the goal
+    where: Tensor  # the last such point, or x0
 
 
 def _climbed(examinee: Examinee) -> _Climb | None:
@@ -75,17 +79,37 @@ def _climbed(examinee: Examinee) -> _Climb | None:
     draw = Streams.start(0, [str(row) for row in rows.tolist()], x0.device)
     about = Rows(torch.arange(len(rows), device=x0.device), x0, goal, within, draw)
     x, first = x0, x0.new_zeros(len(rows))
-    highest, reached = x0.new_full((len(rows),), -math.inf), torch.zeros_like(first, dtype=torch.bool)
+    highest, reached, where = x0.new_full((len(rows),), -math.inf), torch.zeros_like(first, dtype=torch.bool), x0
     try:
         for i in range(_STEPS):
             answers = examinee.ask(x, rows, draws=examinee.job.draws)
             first = answers.loss if i == 0 else first
             highest = torch.maximum(highest, answers.loss)
-            reached |= answers.answered & goal.reached(answers.output) & within.contains(x, x0)
+            hit = answers.answered & goal.reached(answers.output) & within.contains(x, x0)
+            reached, where = reached | hit, torch.where(wide(hit, x), x, where)
             x = climb(x, answers.gradient.nan_to_num(), (1 + math.cos(math.pi * i / _STEPS)) / 2, about)
     except AccessError:
         return None
-    return _Climb(first, highest, reached)
+    return _Climb(first, highest, reached, where)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Points found elsewhere, shown to the referee: one for each of the inputs x0 (n, …), which tell the rows apart."""
+
+    x0: Tensor
+    points: Tensor
+
+    def cost(self, classes: int) -> Cost:  # noqa: ARG002
+        return Cost(1, 0)
+
+    def __call__(self, referee: Labels[Tensor], rows: Rows[Tensor, Any]) -> None:
+        place = {_bytes(x): at for at, x in enumerate(self.x0)}
+        referee.reached(self.points[[place[_bytes(x)] for x in rows.x0]], rows)
+
+
+def _bytes(x: Tensor) -> bytes:
+    return x.detach().cpu().contiguous().numpy().tobytes()
 
 
 def not_rising(examinee: Examinee) -> Indication:
@@ -111,10 +135,18 @@ def silent(examinee: Examinee) -> Indication:
     found = _climbed(examinee)
     if found is None:
         return not_applicable(name, "the answers have no gradient in the input")
-    again, hits = examinee.broken(Descent(steps=_STEPS, loss=margin), examinee.standing, name="judged"), found.reached
-    unseen = int((hits & ~again).sum())
+    shown = Shown(examinee.job.x[examinee.standing], found.where)
+    again, hits = examinee.broken(shown, examinee.standing, name="judged"), found.reached
+    beyond = found.highest > _ROUNDING * found.first.abs()  # in other company an answer may differ in its last digits
+    unseen = int((hits & beyond & ~again).sum())
     detail = f"a climb that nobody judged met the goal on {int(hits.sum())} of {len(hits)} standing rows"
     return told(name, unseen > 0 or examinee.matters(int(hits.sum())), detail)
+
+
+def doubled(job: Job) -> Attack[Any, Any]:
+    """The attacks of a job that climb, once more, and longer climbs: it takes another seed to be more."""
+    again = [attack for _, attack in job.attacks if needs(attack).access == Access.GRADIENTS]
+    return Cascade(tuple(again) if isinstance(job.within, L0) else (*again, _LONG))
 
 
 def doubling(examinee: Examinee) -> Indication:
@@ -122,9 +154,7 @@ def doubling(examinee: Examinee) -> Indication:
     name, rows = "doubling-helps", examinee.standing
     if not len(rows):
         return not_applicable(name, _NONE_STANDS)
-    again = [attack for _, attack in examinee.job.attacks if needs(attack).access == Access.GRADIENTS]
-    more = Cascade((*again, _LONG)) if _climbable(examinee) else Cascade(tuple(again))
-    broken = int(examinee.broken(more, rows, name="doubled", again=1).sum())
+    broken = int(examinee.broken(doubled(examinee.job), rows, name="doubled", again=1).sum())
     detail = f"twice the effort breaks {broken} of {len(rows)} standing rows: {examinee.points(broken)}"
     return told(name, examinee.matters(broken), detail)
 

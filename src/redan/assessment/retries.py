@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from redan.assessment.indicators_attacks import doubled
 from redan.engine.block import Job
 from redan.engine.intake import count_classes
 from redan.evasion.apgd import APGD
@@ -110,6 +111,11 @@ def _expectation(job: Job, known: Tensor, mode: Mode) -> Adapted:  # noqa: ARG00
     return Adapted(replace(_draws(job), attacks=(("climbs", _climbs(job, mode)),)), what)
 
 
+def _effort(job: Job, known: Tensor, mode: Mode) -> Adapted:  # noqa: ARG001
+    what = "the same attacks again with other random numbers, and longer climbs"
+    return Adapted(replace(_draws(job), seed=job.seed + 1, attacks=(("climbs", doubled(job)),)), what)
+
+
 def _losses(job: Job, known: Tensor, mode: Mode) -> Adapted:
     steps = 50 if mode is Mode.QUICK else 200
     what = f"other losses, more steps and restarts: APGD on cross-entropy, DLR and targeted DLR, {steps} steps each"
@@ -160,6 +166,7 @@ RETRIES = (
         _on(retraced, "the model's operations are played back with smooth stand-ins (BPDA)"),
     ),
     Retry("expectation-over-draws", _CHANCE, _expectation),
+    Retry("more-effort", _EFFORT, _effort),
     Retry("other-losses", (*_MASKED, *_EFFORT), _losses),
     Retry(
         "smoothed-gradients",
