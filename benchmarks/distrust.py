@@ -17,6 +17,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # read once, when numpy and torch are loade
 
 import argparse
 import hashlib
+import inspect
 import json
 import shutil
 import subprocess
@@ -44,7 +45,7 @@ from redan.evidence.requirement import Requirement
 from redan.testing import VICTIMS
 
 KEPT = harness.RESULTS / "cells" / "distrust"
-MEASURES = (
+OURS = (
     *CODE,
     "src/redan/robustness.py",
     "src/redan/assessment",
@@ -52,14 +53,20 @@ MEASURES = (
     "src/redan/testing/masked.py",
     "src/redan/testing/masks.py",
     "examples/imagenet",
-    "benchmarks/distrust.py",
 )
+MEASURES = (*OURS, "benchmarks/distrust.py")
 HONEST = tuple((name, norm) for name in ("natural", "robust", "residual", "fast", "trades") for norm in ("linf", "l2"))
 PICTURES, TWENTY = "EfficientNet-Lite0", 20
 EXAMPLE = harness.ROOT / "examples" / "imagenet"
 RADII = {"linf": 0.1, "l2": 1.5}
 ABOVE, WITHIN, LEAST = 0.05, 0.03, 0.001
-TRIED: dict[str, str] = {}
+TRIED = {  # by the claim's words: what was tried where it is missed
+    "residual l2, honest: indicators raised": (
+        "the doubt is right: the cascade leaves three rows of 256 that other random numbers break (the retry two "
+        "of them), 1.2 points of robust accuracy. Of 24 rows that it left of 4,000 tuning rows no longer search, by 40 "
+        "steps toward three targets each, broke any, and to doubt only above two points would hide weak attacks."
+    ),
+}
 Row = dict[str, Any]
 
 _BUILD = f"""
@@ -92,7 +99,8 @@ class Case:
 
     @property
     def digest(self) -> str:
-        decisive = [self.name, self.norm, self.robust, harness.sources(MEASURES)]
+        how = "".join(inspect.getsource(part) for part in (Case.written, _pictures, stood, told))
+        decisive = [self.name, self.norm, self.robust, self.threshold, how, _BUILD, harness.sources(OURS)]
         return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
     @property
@@ -187,7 +195,7 @@ def _cpu_seconds() -> float:
 def stood(lines: Iterable[Line]) -> float:
     """Rows that stood before anything was tried again, of a random model in the mean over its answers."""
     first = (line for line in lines if isinstance(line, RowLine) and line.retry is None)
-    return sum(1 - line.share for line in first if line.right and line.status in ("robust", "broken"))
+    return sum(1 - line.share for line in first if line.status == "broken" or (line.right and line.status == "robust"))
 
 
 def told(case: Case, report: Report, first: float) -> Row:
