@@ -39,7 +39,7 @@ def test_claims_hold_goals_against_what_was_measured() -> None:
     found = {claim.claim: claim for claim in verdict.claims(ROWS)}
     assert found["default, robust linf: robust rows of 1,000"].met
     assert not found["default, robust linf: rows that every seed of AutoAttack breaks and we do not"].met
-    assert found["default: CPU time, geometric mean over unmasked models"].measured == "1/25.0"
+    assert found["default: CPU time, geometric mean over unmasked models"].measured == "1/25.00"
     assert found["default: CPU time, geometric mean over unmasked models"].met
     assert found["default: passes, geometric mean over unmasked models"].met
     assert not any("masked)" in claim for claim in found)
