@@ -71,7 +71,7 @@ _PASSES = (
     "breaks more with every restart."
 )
 _QUICK_PRICE = (
-    "without Square, which was a quarter of it in L-inf; with one stage instead of three it was 1/74 of the passes, and "
+    "without Square, which was a quarter of it in L-inf; with one stage for three it was 1/74 of the passes, and "
     "eight cells missed half a point. The run before this one, with more passes, was measured at 1/58.8: the seeds "
     "and ours did not run under the same load."
 )
