@@ -64,7 +64,7 @@ REFERENCE = "pyautoattack"
 MODES = ("default", "autoattack")
 TRIED = {  # by the claim's words: what was tried where it is missed
     "EfficientNet-Lite0 linf, our mode autoattack: passes": (
-        "every picture breaks in the first climb of either mode, after four passes in the mean: there is nothing to save."
+        "every picture breaks in the first climb of either mode, after four passes in the mean: nothing is to be saved."
     ),
 }
 
