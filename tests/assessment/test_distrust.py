@@ -98,10 +98,12 @@ def slowly(*values: object) -> Any:
 )
 @pytest.mark.parametrize("within", [Linf(0.1), L2(1.5)], ids=["linf", "l2"])
 def test_an_honest_model_raises_nothing(name: str, within: Any) -> None:
-    found = examine(examinee(model(name), within=within))
+    of = examinee(model(name), within=within)
+    found = examine(of)
     assert tuple(each.name for each in found) == NAMES
     assert [each for each in found if each.status is Doubt.SUSPICIOUS and each.name != "doubling-helps"] == []
-    assert len([each for each in found if each.status is Doubt.OK]) >= 10
+    applicable = 10 if len(of.standing) else 7  # five ask rows that stand, one a model that draws
+    assert len([each for each in found if each.status is Doubt.OK]) >= applicable
 
 
 @pytest.mark.parametrize(
