@@ -114,7 +114,7 @@ class Stepped(nn.Module):
 def test_masked_gradients_are_no_pass(linear: nn.Module, known_rows: Make) -> None:
     data, masked = known_rows(60, 30), Stepped(linear).eval()
     with pytest.raises((AssertionError, PreflightError), match="gradient"):
-        assert_robust(masked, data, at_least=0.6, **QUICK)
+        assert_robust(masked, data, at_least=0.3, **QUICK)  # the counts alone would pass: half of the rows stand
     with pytest.raises(AssertionError, match=r"below 0\.8: .* square broke most, 30 of 60"):  # no gradient is needed
         assert_robust(masked, data, at_least=0.8, knowledge=Access.SCORES, **QUICK)
 
