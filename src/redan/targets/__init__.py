@@ -5,6 +5,8 @@ target that answers the same and can be climbed, or None where there is nothing 
 """
 
 from redan.targets.base import Output, Target
+from redan.targets.function import FunctionTarget, from_function
+from redan.targets.paired import Paired, paired
 from redan.targets.rescaled import rescaled
 from redan.targets.retraced import retraced
 from redan.targets.smoothed import smoothed
@@ -14,13 +16,17 @@ from redan.targets.student import student
 from redan.targets.torch import TorchTarget, as_target, from_torch
 
 __all__ = [
+    "FunctionTarget",
     "Output",
+    "Paired",
     "StandIn",
     "StraightThrough",
     "Target",
     "TorchTarget",
     "as_target",
+    "from_function",
     "from_torch",
+    "paired",
     "rescaled",
     "retraced",
     "smoothed",

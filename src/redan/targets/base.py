@@ -18,6 +18,13 @@ class Output(Enum):
 
     LOGITS = auto()
     PROBABILITIES = auto()
+    """Of classes that exclude each other: after a softmax, or one number after a sigmoid for the second of two."""
+    SIGMOIDS = auto()
+    """Of labels that do not exclude each other: after a sigmoid each."""
+    LABELS = auto()
+    """Class numbers (N,), or a 0 or 1 a label (N, L)."""
+    VALUE = auto()
+    """One number a row: regression."""
 
 
 class Target(Protocol[X_contra]):

@@ -13,6 +13,8 @@ from redan.errors import SettingError, TargetError, TrainingModeError
 from redan.protocols import Access
 from redan.targets.base import Output, Target
 from redan.targets.fast import Cheaper, choose
+from redan.targets.outputs import as_scores
+from redan.targets.paired import Paired
 from redan.targets.straight_through import StraightThrough
 
 
@@ -43,10 +45,9 @@ class TorchTarget:
             channel = (-1, *[1] * (x.dim() - 2))
             x = (x - self.mean.reshape(channel)) / self.std.reshape(channel)
         with self.fast.on() if self.fast is not None and x.requires_grad else nullcontext():
-            answer: Tensor = self.module(x)
-        if self.output is Output.PROBABILITIES:
-            return answer.clamp_min(torch.finfo(answer.dtype).tiny).log()
-        return answer
+            answer = self.module(x)
+        scores: Tensor = as_scores(answer, self.output, self.classes) if isinstance(answer, Tensor) else answer
+        return scores
 
 
 def from_torch(
@@ -109,6 +110,8 @@ def accelerated(target: Target[Tensor], x: Tensor) -> Target[Tensor]:
 
 def rounds(target: Target[Tensor]) -> bool:
     """Whether the scores that come with a target's gradients may differ from its scores alone by rounding."""
+    if isinstance(target, Paired):
+        return True
     return isinstance(target, TorchTarget) and target.fast is not None and target.fast.rounds
 
 
