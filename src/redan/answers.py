@@ -15,7 +15,7 @@ from torch import Tensor
 from redan.errors import NoGradientError, RedanError, TargetError
 from redan.protocols import Loss
 from redan.rows import Goal, take
-from redan.targets import Target
+from redan.targets import Remote, Target, is_remote
 from redan.targets.surrogates import plain
 
 _LARGEST_MICRO, _MICRO_NUMBERS = 256, 2**22
@@ -49,7 +49,7 @@ def _pass(target: Target[Tensor], x: Tensor, goal: Goal | None, loss: Loss | Non
         output = _scores(target(x.clone()))  # a copy, so that a model may write into what it is given
         if not output.requires_grad:
             raise NoGradientError(_NO_GRADIENT)
-        value = loss(output, goal)
+        value = loss(output if goal is None else goal.scores(output), goal)
         columns = [value.sum()] if value.dim() == 1 else list(value.sum(0).unbind())
         last = len(columns) - 1
         try:
@@ -79,6 +79,8 @@ def _scores(answer: object) -> Tensor:
 
 def _sturdy(target: Target[Tensor], x: Tensor, goal: Goal | None, loss: Loss | None, classes: int | None) -> Answers:
     """One batch, halved on an exception until the rows that cause it stand alone."""
+    if is_remote(target):
+        return _called(target, x, loss, classes)
     try:
         if len(x) < SMALLEST:
             again = torch.arange(SMALLEST, device=x.device) % len(x)
@@ -97,6 +99,20 @@ def _sturdy(target: Target[Tensor], x: Tensor, goal: Goal | None, loss: Loss | N
             return _sturdy(other, x, goal, loss, classes)
         reason = f"the model raised {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
         return nothing(x, classes or 1, loss, {0: reason[:200]})
+    return Answers(output, value, gradient, *_answered(output, x, classes))
+
+
+def _called(target: Remote, x: Tensor, loss: Loss | None, classes: int | None) -> Answers:
+    """One batch of calls: nothing is asked twice, and rows without an answer say why."""
+    if loss is not None:
+        raise NoGradientError(_NO_GRADIENT)
+    scores, why = target.asked(x)
+    answered, reasons = _answered(scores, x, classes)
+    return Answers(scores, x.new_empty(0), x.new_empty(0), answered, reasons | why)
+
+
+def _answered(output: Tensor, x: Tensor, classes: int | None) -> tuple[Tensor, dict[int, str]]:
+    """Which rows got scores without a NaN: (N,) bool, and why others did not. Raises TargetError for other shapes."""
     if output.dim() != 2 or len(output) != len(x) or (classes is not None and output.shape[1] != classes):
         raise TargetError(
             f"the model answered {tuple(output.shape)} to {len(x)} rows, but {classes or 'K'} scores a row are "
@@ -107,7 +123,7 @@ def _sturdy(target: Target[Tensor], x: Tensor, goal: Goal | None, loss: Loss | N
     if bool(bad.any()):
         theirs = bad & x.flatten(1).isfinite().all(1)  # a NaN that the attack put in is no fault of the model
         reasons = dict.fromkeys(theirs.nonzero().flatten().tolist(), "the model answered NaN")
-    return Answers(output, value, gradient, ~bad, reasons)
+    return ~bad, reasons
 
 
 def nothing(x: Tensor, classes: int, loss: Loss | None, reasons: dict[int, str]) -> Answers:

@@ -120,7 +120,7 @@ class Scores(Labels[X], Protocol[X]):
     """An attacker who sees the model's output."""
 
     def scores(self, x: X, rows: Rows[X, Any]) -> Tensor:
-        """The model's answers: (N, K)."""
+        """The model's answers as the goal reads them, a score for each outcome: (N, K)."""
         ...
 
 

@@ -188,7 +188,7 @@ class Referee:
         self._allow(Access.SCORES)
         answers = self.oracle.ask(x, rows.ids)
         self._judge(x, rows.ids, answers)
-        return answers.output
+        return rows.goal.scores(answers.output)
 
     def gradient(self, x: Tensor, rows: Rows[Tensor, Any], loss: Loss) -> Reply:
         self._allow(Access.GRADIENTS)

@@ -15,7 +15,7 @@ from redan.engine.block import Job
 from redan.engine.intake import checked_rows, count_classes, row_names
 from redan.engine.outcomes import Outcomes, Status
 from redan.engine.run import Progress, checked_eot, fits_rows, run
-from redan.errors import NotBuiltError
+from redan.errors import NotBuiltError, SettingError
 from redan.evasion.apgd import APGD
 from redan.evasion.apgd_l1 import APGDL1
 from redan.evasion.cascade import Restarts, Sweep
@@ -28,6 +28,7 @@ from redan.evasion.spatial import SpatialGrid
 from redan.evasion.square import Square, SquareL1, SquareL2
 from redan.evidence.bootstrap import bootstrap_bounds
 from redan.evidence.statistics import interval
+from redan.goals import Aim, Untargeted
 from redan.losses import dlr, targeted_dlr
 from redan.oracle import Capability, Limits, Purse
 from redan.perturbations.norms import L2, Linf
@@ -184,6 +185,7 @@ def robust_accuracy(
     within: Bounded,
     mode: Mode | str = Mode.DEFAULT,
     bounds: tuple[float, float] | None = None,
+    goal: Aim | None = None,
     seed: int = 0,
     knowledge: Access = Access.GRADIENTS,
     capability: Capability | None = None,
@@ -209,20 +211,23 @@ def robust_accuracy(
     4
     """
     target = as_target(model, bounds)
-    inputs, labels = checked_rows(x, y, target)
+    aim = goal or Untargeted()
+    inputs, labels = checked_rows(x, y, target, aim.task)
     fits_rows(within, len(inputs))
     spared = None
     if certify is not None:
+        if not isinstance(aim, Untargeted):
+            raise SettingError("certify proves that a class stays; leave it out with another goal than Untargeted()")
         spared = certified(target, inputs, labels, within=within, most=certify, workers=workers).certified
+    outcomes = aim.task.outcomes(count_classes(target, inputs, labels, aim.task))
     job = Job(
         target=target,
         x=inputs,
         y=labels,
         names=row_names(inputs, ids),
-        attacks=attacks_of(
-            Mode(mode), within, min(knowledge, target.access), count_classes(target, inputs, labels), capability
-        ),
+        attacks=attacks_of(Mode(mode), within, min(knowledge, target.access), outcomes, capability),
         within=within,
+        aim=aim,
         knowledge=min(knowledge, target.access),
         capability=capability or Capability(),
         seed=seed,

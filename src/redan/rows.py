@@ -30,8 +30,16 @@ class Goal(Protocol):
         """How near each row's answer is to it, larger is nearer: (N,)."""
         ...
 
+    def right(self, output: Tensor) -> Tensor:
+        """Whether each row's answer (N, K) is right, whatever the attacker wants: (N,) bool."""
+        ...
+
+    def scores(self, output: Tensor) -> Tensor:
+        """The answers as scores of outcomes (N, K), which losses and attacks compare; class scores are that already."""
+        ...
+
     def ways(self, output: Tensor, most: int) -> Sequence[Goal]:
-        """Up to `most` narrower goals that each imply this one, nearest first, judging by the answers (N, K)."""
+        """Up to `most` narrower goals that each imply this one, nearest first, judging by scores (N, K)."""
         ...
 
     def take(self, index: Tensor) -> Self:

@@ -31,9 +31,10 @@ from redan.engine.block import Job, seen_by
 from redan.engine.intake import count_classes, probes
 from redan.engine.outcomes import Outcomes
 from redan.engine.run import Progress, run
-from redan.goals import Untargeted
+from redan.goals import Task, Untargeted
 from redan.losses import cross_entropy
 from redan.protocols import cost
+from redan.rows import Goal
 from redan.runners.local import cores, one_thread_each, pieces
 from redan.targets import Target
 from redan.targets.torch import accelerated, unchanged
@@ -187,7 +188,8 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 def _worst(job: Job) -> int:
     """Passes of a row that nothing breaks; 0 for attacks that do not say."""
-    costs = [cost(attack, count_classes(job.target, job.x, job.y), job.draws) for _, attack in job.attacks]
+    outcomes = job.aim.task.outcomes(count_classes(job.target, job.x, job.y, job.aim.task))
+    costs = [cost(attack, outcomes, job.draws) for _, attack in job.attacks]
     return sum(most.queries + most.backwards for most in costs if most is not None)
 
 
@@ -272,7 +274,10 @@ def _pace(job: Job, rows: int) -> _Pace:
 
 def _timed(target: Target[Tensor], job: Job, rows: int, *, climb: bool) -> float:
     at = torch.arange(rows, device=job.x.device) % len(job.x)
-    x, goal = job.x[at], Untargeted(job.y[at])
+    x = job.x[at]
+    goal: Goal = Untargeted(job.y[at])
+    if job.aim.task is not Task.CLASS:
+        goal = job.aim.about(job.y[at], evaluate(target, x, micro=micro_batch(x)).output, at)
     spent = []
     for _ in range(_REPEATS + 1):
         start = time.thread_time()

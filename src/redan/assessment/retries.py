@@ -79,7 +79,7 @@ def _draws(job: Job) -> Job:
 
 def _climbs(job: Job, mode: Mode) -> Attack[Any, Any]:
     """What is tried on gradients that are no longer masked: the mode's own attacks, then longer climbs."""
-    classes = count_classes(job.target, job.x, job.y)
+    classes = job.aim.task.outcomes(count_classes(job.target, job.x, job.y, job.aim.task))
     named = attacks_of(Mode.QUICK if mode is Mode.QUICK else Mode.DEFAULT, job.within, Access.GRADIENTS, classes)
     more: Attack[Any, Any] = Restarts(Descent(steps=100, random_start=True, loss=margin), 2)
     longer = () if mode is Mode.QUICK or isinstance(job.within, L0) else (more,)
@@ -124,7 +124,7 @@ def _losses(job: Job, known: Tensor, mode: Mode) -> Adapted:
     target = _seeing(rescaled(job.target, known) or job.target, known)
     if target is None:
         return Adapted(None, f"{what}: the answers have no gradient in the input")
-    classes = count_classes(job.target, job.x, job.y)
+    classes = job.aim.task.outcomes(count_classes(job.target, job.x, job.y, job.aim.task))
     parts = (
         Restarts(APGD(steps=steps), 2),
         Restarts(APGD(steps=steps, loss=dlr), 2),

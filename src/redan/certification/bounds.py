@@ -88,6 +88,8 @@ def certified(
         count_classes(target, inputs, labels)
         steps, rounding = steps_of(target, inputs.shape[1:]), Rounding(target.dtype)
         clean = evaluate(target, inputs, micro=micro_batch(inputs))
+        if target.module(inputs[:1]).shape[-1] != clean.output.shape[-1]:
+            raise NotCertifiableError("one number a row has no bounds here; return a score for each of the two classes")
         radii = torch.as_tensor(within.radius, dtype=OWN).expand(len(inputs)).tolist()
         blocks = pieces(len(inputs), 16, workers or cores())
 

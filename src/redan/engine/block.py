@@ -15,7 +15,7 @@ from redan.answers import Answers, evaluate, micro_batch, share
 from redan.engine.outcomes import Outcomes, Status
 from redan.engine.transfer import Transfer
 from redan.errors import TargetError
-from redan.goals import Aim, Untargeted
+from redan.goals import Aim, Untargeted, Wrong
 from redan.oracle import Capability, Oracle, Purse
 from redan.protocols import Access, Attack, Bounded, cost
 from redan.referee import First, Referee, Rule
@@ -102,10 +102,10 @@ def _attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callabl
     clean = evaluate(target, x0, micro=micro, classes=classes)
     seen = seen_by(job, x0, clean)
     goal, within = job.aim.about(y, seen.output, index), job.within.inside(target.bounds).take(index)
-    right = clean.answered & (clean.output.argmax(1) == y)
+    right = clean.answered & goal.right(clean.output)
     already = clean.answered & goal.reached(clean.output)
     if target.stochastic:  # one answer says little: right in most of several, lost already in all of them
-        right = clean.answered & (share(target, x0, Untargeted(y), JUDGING_DRAWS, micro)[0] <= 0.5)
+        right = clean.answered & (share(target, x0, Wrong(goal), JUDGING_DRAWS, micro)[0] <= 0.5)
         already = clean.answered & (share(target, x0, goal, JUDGING_DRAWS, micro)[0] == 1)
     oracle = Oracle(target, size, classes, capability=job.capability, purse=purse, micro=micro, eot=job.draws)
     for at, reason in clean.reasons.items():
@@ -197,7 +197,8 @@ def _watch(
     job: Job, referee: Referee, meters: Sequence[Oracle], classes: int, tell: Callable[[float, int, int], None]
 ) -> Callable[[], None]:
     """Tells a few times a second how far the block is; a settled row counts as all its worst-case work."""
-    worst = sum(most.queries for _, a in job.attacks if (most := cost(a, classes, job.draws)) is not None)
+    outcomes = job.aim.task.outcomes(classes)
+    worst = sum(most.queries for _, a in job.attacks if (most := cost(a, outcomes, job.draws)) is not None)
     cap = job.capability.queries_per_row if len(meters) == 1 else None  # on the target's passes, not on surrogates'
     limit = max(1, min(worst, cap or worst))
     said = time.monotonic()

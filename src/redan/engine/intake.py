@@ -15,6 +15,7 @@ from torch import Tensor
 
 from redan.answers import evaluate
 from redan.errors import DataError, SetError, SettingError, TargetError
+from redan.goals import Task
 from redan.protocols import Access, Attack, Ball, Bounded, is_ball, needs
 from redan.targets import Target
 
@@ -54,22 +55,21 @@ def _tensor(values: ArrayLike | Tensor) -> Tensor:
     return torch.as_tensor(values)
 
 
-def checked_rows(x: ArrayLike | Tensor, y: ArrayLike | Tensor, target: Target[Tensor]) -> tuple[Tensor, Tensor]:
-    """Inputs and labels as the target takes them. Raises DataError where they cannot mean what was intended."""
+def checked_rows(
+    x: ArrayLike | Tensor, y: ArrayLike | Tensor, target: Target[Tensor], task: Task = Task.CLASS
+) -> tuple[Tensor, Tensor]:
+    """Inputs, and labels of the task, as the target takes them.
+
+    Raises DataError where they cannot mean what was intended.
+    """
     inputs, labels = _tensor(x), _tensor(y)
     if not inputs.is_floating_point():
         raise DataError(
             f"inputs must be floating point in {target.bounds}, got {inputs.dtype}; scale them first (x / 255)"
         )
-    if inputs.dim() < 2 or labels.shape != inputs.shape[:1]:
-        raise DataError(
-            f"inputs (N, …) need labels (N,), got {tuple(inputs.shape)} and {tuple(labels.shape)}; "
-            "give one class number a row (for one-hot labels, y.argmax(1))"
-        )
-    if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise DataError(f"labels must be class numbers (integers from 0), got {labels.dtype}; convert them")
+    labels = _checked_labels(labels, inputs, task)
     inputs = inputs.detach().to(device=target.device, dtype=target.dtype)
-    labels = labels.detach().to(device=target.device, dtype=torch.int64)
+    labels = labels.to(device=target.device)
     low, high = (torch.tensor(bound, dtype=inputs.dtype) for bound in target.bounds)  # as the inputs can hold them
     if len(inputs):
         if not bool(inputs.isfinite().all()):
@@ -83,9 +83,36 @@ def checked_rows(x: ArrayLike | Tensor, y: ArrayLike | Tensor, target: Target[Te
     return inputs, labels
 
 
-def count_classes(target: Target[Tensor], x: Tensor, y: Tensor) -> int:
-    """K, from the target's word or its first answer; labels must fit it."""
-    classes = target.classes
+def _checked_labels(labels: Tensor, inputs: Tensor, task: Task) -> Tensor:
+    """Class numbers (N,), a 0 or 1 a label (N, L), or values (N,), as the task has them."""
+    labels = labels.detach()
+    if task is Task.LABELS:
+        fits = inputs.dim() >= 2 and labels.dim() == 2 and len(labels) == len(inputs)
+        if not fits or bool(((labels != 0) & (labels != 1)).any()):
+            raise DataError(
+                f"several labels a row need 0 or 1 for each of them, (N, L), got {labels.dtype} {tuple(labels.shape)} "
+                f"for {len(inputs)} rows; give a column a label"
+            )
+        return labels.to(torch.int64)
+    if task is Task.VALUE and labels.dim() == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if inputs.dim() < 2 or labels.shape != inputs.shape[:1]:
+        each = "one class number a row (for one-hot labels, y.argmax(1))" if task is Task.CLASS else "one value a row"
+        raise DataError(
+            f"inputs (N, …) need labels (N,), got {tuple(inputs.shape)} and {tuple(labels.shape)}; give {each}"
+        )
+    if task is Task.VALUE:
+        if not bool(labels.isfinite().all()):
+            raise DataError("the right values hold NaN or infinity; clean them, or leave those rows out and say so")
+        return labels.to(torch.float64)
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise DataError(f"labels must be class numbers (integers from 0), got {labels.dtype}; convert them")
+    return labels.to(torch.int64)
+
+
+def count_classes(target: Target[Tensor], x: Tensor, y: Tensor, task: Task = Task.CLASS) -> int:
+    """How many scores a row gets, from the target's word or its first answer; labels must fit it."""
+    classes = target.classes if task is not Task.VALUE else 1
     if classes is None and len(x):
         for part in x.tensor_split(math.ceil(len(x) / 2)):
             first = evaluate(target, part, micro=2)
@@ -95,6 +122,12 @@ def count_classes(target: Target[Tensor], x: Tensor, y: Tensor) -> int:
         else:
             raise TargetError(f"the model failed on every row ({first.reasons[0]}); try it on one batch by hand")
     classes = classes or 2
+    if task is Task.VALUE:
+        return classes
+    if task is Task.LABELS:
+        if len(y) and y.shape[1] != classes:
+            raise DataError(f"rows have {y.shape[1]} labels, and the model answers {classes}; give a column a label")
+        return classes
     if classes < 2:
         raise TargetError(
             "the model answers one number a row, but class scores (N, K) with K of at least 2 are needed; "

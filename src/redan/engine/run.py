@@ -20,7 +20,7 @@ from redan.oracle import Capability, Limits, Purse
 from redan.protocols import Access, Attack, Bounded, in_turn, wide
 from redan.referee import First, Rule
 from redan.runners.local import cores, each, pieces
-from redan.targets import Target, as_target
+from redan.targets import Target, as_target, is_remote
 from redan.targets.surrogates import ensemble
 from redan.targets.torch import accelerated, unchanged
 
@@ -57,12 +57,13 @@ def run(
         for model in job.models:
             watched.enter_context(unchanged(model))
         watched.enter_context(seeded(job, job.seed))
-        classes = count_classes(job.target, job.x, job.y)
+        classes = count_classes(job.target, job.x, job.y, job.aim.task)
         if job.surrogates is None:
             job = replace(job, target=accelerated(job.target, probes(job.x, job.names)))
         else:  # gradients are theirs
             job = replace(job, surrogates=job.surrogates.accelerated(probes(job.x, job.names)))
-        workers = 1 if job.stochastic or job.target.device.type != "cpu" else workers or cores()
+        alone = job.stochastic or job.target.device.type != "cpu" or is_remote(job.target)
+        workers = 1 if alone else workers or cores()
         count = len(job.x)
         rows = torch.arange(count, device=job.x.device)
         blocks = [rows[piece.start : piece.stop] for piece in pieces(count, block or many_rows(job.x), workers)]
@@ -137,7 +138,8 @@ def attack(
     model: an `nn.Module` in evaluation mode that answers class scores, or a target. surrogates: models that the
     attacker holds instead of it: gradients and scores are their mean's, and the model is only asked for decisions
     (`redan.engine.transfer`). bounds: the box that inputs live in, (0, 1) unless the target says otherwise; ε is in
-    its units. goal: `Untargeted()` or `Targeted(3)`. keep: `First()` ends a row at its first win, `Closest()` goes on
+    its units. goal: `Untargeted()` or `Targeted(3)` for classes, `FlipLabels()` for labels y (N, L), `Deviate(0.2)` for
+    values y (N,). keep: `First()` ends a row at its first win, `Closest()` goes on
     to nearer ones, `Worst()` keeps the highest loss. capability: what the attacker may spend. eot: draws of a
     stochastic target that each gradient is averaged over, a query each (expectation over transformation). ids: the
     rows' names, on which alone, with the seed, their random numbers depend (a digest of the content by default).
@@ -156,7 +158,8 @@ def attack(
     target = as_target(model, bounds)
     lent = ensemble(surrogates, target) if surrogates else None
     allowed = target.access if lent is None else lent.access
-    inputs, labels = checked_rows(x, y, target)
+    aim = goal or Untargeted()
+    inputs, labels = checked_rows(x, y, target, aim.task)
     fits_rows(within, len(inputs))
     job = Job(
         target=target,
@@ -165,7 +168,7 @@ def attack(
         names=row_names(inputs, ids),
         attacks=in_turn((attack,)),
         within=within,
-        aim=goal or Untargeted(),
+        aim=aim,
         rule=keep or First(),
         surrogates=lent,
         knowledge=allowed if knowledge is None else min(knowledge, allowed),

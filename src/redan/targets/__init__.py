@@ -4,7 +4,7 @@ The last four find gradients for a model that hides its own: each takes a target
 target that answers the same and can be climbed, or None where there is nothing to gain.
 """
 
-from redan.targets.base import Output, Target
+from redan.targets.base import Asked, Output, Remote, Target, is_remote
 from redan.targets.function import FunctionTarget, from_function
 from redan.targets.paired import Paired, paired
 from redan.targets.rescaled import rescaled
@@ -16,9 +16,11 @@ from redan.targets.student import student
 from redan.targets.torch import TorchTarget, as_target, from_torch
 
 __all__ = [
+    "Asked",
     "FunctionTarget",
     "Output",
     "Paired",
+    "Remote",
     "StandIn",
     "StraightThrough",
     "Target",
@@ -26,6 +28,7 @@ __all__ = [
     "as_target",
     "from_function",
     "from_torch",
+    "is_remote",
     "paired",
     "rescaled",
     "retraced",

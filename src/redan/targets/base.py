@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +25,13 @@ class Output(Enum):
     """Class numbers (N,), or a 0 or 1 a label (N, L)."""
     VALUE = auto()
     """One number a row: regression."""
+
+
+class Asked(NamedTuple):
+    """What a remote model answered to N rows, each asked once."""
+
+    scores: Tensor  # (N, K), NaN in rows that got no answer
+    reasons: dict[int, str]  # position -> why there is none
 
 
 class Target(Protocol[X_contra]):
@@ -78,3 +85,23 @@ class Target(Protocol[X_contra]):
     def __call__(self, x: X_contra, /) -> Tensor:
         """Scores (N, K), differentiable in x where access is gradients."""
         ...
+
+
+class Remote(Target[Tensor], Protocol):
+    """A target whose every answer is a call that somebody counts: no row is asked twice, none for company.
+
+    It does several calls at once by itself, so blocks of rows are worked on one after another.
+    """
+
+    def asked(self, x: Tensor) -> Asked:
+        """The answers to x (N, …), each row asked once; rows without an answer say why."""
+        ...
+
+    def settle(self) -> None:
+        """What was answered so far is in evidence: a run that goes on will not ask for it again."""
+        ...
+
+
+def is_remote(target: Target[Tensor]) -> TypeGuard[Remote]:
+    """Whether each answer of a target is a call."""
+    return hasattr(target, "asked")

@@ -131,6 +131,12 @@ class _Anything:
     def reached(self, output: Tensor) -> Tensor:
         return torch.ones(len(output), dtype=torch.bool, device=output.device)
 
+    def right(self, output: Tensor) -> Tensor:
+        return self.inner.right(output)
+
+    def scores(self, output: Tensor) -> Tensor:
+        return self.inner.scores(output)
+
     def loss(self, output: Tensor) -> Tensor:
         return self.inner.loss(output) + 1e6
 
