@@ -1,0 +1,181 @@
+"""An ONNX graph as a torch module that autograd goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from redan.errors import NotBuiltError, TargetError
+from redan.targets.onnx_operators import built, operation
+from redan.targets.onnx_operators_node import Node
+
+_QUANTIZED = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
+_STANDARD = ("", "ai.onnx")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operator of the graph: what it does, from which values, to which."""
+
+    run: Callable[..., Tensor | tuple[Tensor | None, ...]]
+    node: Node
+    inputs: tuple[str, ...]  # "" where one was left out
+    outputs: tuple[str, ...]
+
+
+class GraphModule(nn.Module):
+    """An ONNX graph in torch: (N, …) -> what the chosen output answers. Build it with `convert`.
+
+    The file's weights are buffers, so that a pass computes no gradient for them. It has no training mode.
+    """
+
+    def __init__(self, read: str, answered: str, steps: Iterable[Step], constants: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.read, self.answered, self.steps = read, answered, tuple(steps)
+        self.places = {name: f"constant_{i}" for i, name in enumerate(constants)}
+        for name, value in constants.items():
+            self.register_buffer(self.places[name], value)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the graph's operators in their order."""
+        values: dict[str, Tensor | None] = {name: getattr(self, place) for name, place in self.places.items()}
+        values[self.read] = x
+        for step in self.steps:
+            _run(step, values)
+        return _computed(values, self.answered)
+
+
+def _computed(values: Mapping[str, Tensor | None], name: str) -> Tensor:
+    value = values[name]
+    if value is None:
+        raise NotBuiltError(
+            f"the value {name!r} has no conversion to torch yet; attack the model with knowledge: scores"
+        )
+    return value
+
+
+def _run(step: Step, values: dict[str, Tensor | None]) -> None:
+    names = step.inputs[: max((i + 1 for i, name in enumerate(step.inputs) if name), default=0)]
+    given = [_computed(values, name) if name else None for name in names]
+    try:
+        found = step.run(*given)
+    except Exception as error:
+        error.add_note(step.node.operator)
+        raise
+    values.update(zip_longest(step.outputs, (found,) if isinstance(found, Tensor) else found[: len(step.outputs)]))
+
+
+def convert(graph: Any, read: str, answered: str, *, called: str) -> GraphModule:
+    """The part of an ONNX model (a ModelProto) that leads from its input `read` to its output `answered`, in torch.
+
+    called: the model, for errors. What does not depend on the input is computed here, once. Weights that lie beside
+    the file must be in `graph` already. Raises NotBuiltError, naming the operators that have no counterpart.
+    """
+    import onnx
+
+    if graph.functions:
+        graph = onnx.inliner.inline_local_functions(graph)
+    versions = {part.domain: part.version for part in graph.opset_import}
+    nodes = _needed(graph.graph.node, answered)
+    _refuse_unknown([_operator(node) for node in nodes], called)
+    stored = {tensor.name: _tensor(tensor, called) for tensor in graph.graph.initializer}
+    constants: dict[str, Tensor | None] = {**stored, "": None}
+    steps = []
+    for node in nodes:
+        step = _step(node, versions, called)
+        if all(name in constants for name in step.inputs):
+            _run(step, constants)
+        else:
+            steps.append(step)
+    used = {name for step in steps for name in step.inputs if name} | {answered}
+    kept = {name: value for name, value in constants.items() if name in used and value is not None}
+    missing = used - {read} - set(kept) - {name for step in steps for name in step.outputs}
+    if missing:
+        raise TargetError(f"{called} uses values that nothing computes ({', '.join(sorted(missing))}); export it again")
+    return GraphModule(read, answered, steps, kept)
+
+
+def _needed(nodes: Iterable[Any], answered: str) -> list[Any]:
+    """The nodes that lead to a value, in their order: an exporter's label, for one, leads to no score."""
+    wanted, found = {answered}, []
+    for node in reversed(list(nodes)):
+        if wanted & set(node.output):
+            wanted |= {name for name in node.input if name}
+            found.append(node)
+    return found[::-1]
+
+
+def _operator(node: Any) -> str:
+    return str(node.op_type) if node.domain in _STANDARD else f"{node.domain}.{node.op_type}"
+
+
+def _refuse_unknown(operators: Iterable[str], called: str) -> None:
+    unknown = sorted({name for name in operators if not built(name)})
+    if not unknown:
+        return
+    quantized = [name for name in unknown if name in _QUANTIZED]
+    if quantized:
+        raise NotBuiltError(
+            f"no gradients for {called}: it is quantized ({', '.join(quantized)}), and rounding has none; attack it "
+            "with knowledge: scores, or give the model from before its quantization as a surrogate"
+        )
+    raise NotBuiltError(
+        f"no gradients for {called}: its operators {', '.join(unknown)} have no conversion to torch yet; attack it "
+        "with knowledge: scores"
+    )
+
+
+def _step(node: Any, versions: Mapping[str, int], called: str) -> Step:
+    import onnx
+
+    attributes: dict[str, Any] = {}
+    for attribute in node.attribute:
+        value = onnx.helper.get_attribute_value(attribute)
+        match value:
+            case bytes():
+                value = value.decode("utf-8", "replace")
+            case onnx.TensorProto():
+                value = _tensor(value, called)
+        attributes[attribute.name] = value
+    name = _operator(node)
+    version = versions.get(node.domain, versions.get("", 0)) if node.domain in _STANDARD else versions[node.domain]
+    settled = Node(name, version, attributes, len(node.output))
+    return Step(operation(settled), settled, tuple(node.input), tuple(node.output))
+
+
+def _tensor(tensor: Any, called: str) -> Tensor:
+    """A tensor of the file, as a copy."""
+    import onnx
+
+    try:
+        return torch.from_numpy(np.array(onnx.numpy_helper.to_array(tensor)))
+    except TypeError as error:
+        kind = onnx.TensorProto.DataType.Name(tensor.data_type)
+        raise NotBuiltError(
+            f"no gradients for {called}: its numbers are of type {kind}, which torch does not have; attack it with "
+            "knowledge: scores"
+        ) from error
+    except ValueError as error:
+        raise TargetError(
+            f"the tensor {tensor.name!r} of {called} is damaged ({error}); export the model again"
+        ) from error
+
+
+def logarithmic(module: GraphModule) -> GraphModule | None:
+    """The same, answering the logarithm of what it answers, where it ends with a softmax; None where it does not.
+
+    The two agree, but the gradient of log softmax lives on where the softmax itself has rounded to 0 or 1.
+    """
+    last = module.steps[-1] if module.steps else None
+    if last is None or last.node.operator != "Softmax" or last.outputs != (module.answered,):
+        return None
+    constants = {name: module.get_buffer(place) for name, place in module.places.items()}
+    ends = replace(last, run=operation(replace(last.node, operator="LogSoftmax")))
+    return GraphModule(module.read, module.answered, (*module.steps[:-1], ends), constants)
