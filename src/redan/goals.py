@@ -84,13 +84,13 @@ class Untargeted:
     def scores(self, output: Tensor) -> Tensor:
         return output
 
-    def loss(self, output: Tensor) -> Tensor:
-        return margin(output, self)
+    def loss(self, scores: Tensor) -> Tensor:
+        return margin(scores, self)
 
-    def ways(self, output: Tensor, most: int) -> Sequence[Goal]:
+    def ways(self, scores: Tensor, most: int) -> Sequence[Goal]:
         """Each wrong class, the likeliest first."""
-        wrong = output.nan_to_num().scatter(1, self.truth[:, None], -torch.inf)
-        order = wrong.argsort(stable=True, dim=1, descending=True)[:, : min(most, output.shape[1] - 1)]
+        wrong = scores.nan_to_num().scatter(1, self.truth[:, None], -torch.inf)
+        order = wrong.argsort(stable=True, dim=1, descending=True)[:, : min(most, scores.shape[1] - 1)]
         return [Targeted(target, self.truth) for target in order.unbind(1)]
 
     def take(self, index: Tensor) -> Self:
@@ -142,10 +142,10 @@ class Targeted:
     def scores(self, output: Tensor) -> Tensor:
         return output
 
-    def loss(self, output: Tensor) -> Tensor:
-        return margin(output, self)
+    def loss(self, scores: Tensor) -> Tensor:
+        return margin(scores, self)
 
-    def ways(self, output: Tensor, most: int) -> Sequence[Goal]:  # noqa: ARG002
+    def ways(self, scores: Tensor, most: int) -> Sequence[Goal]:  # noqa: ARG002
         """Itself: there is one way to one class."""
         return [self]
 
@@ -183,10 +183,10 @@ class Wrong:
     def scores(self, output: Tensor) -> Tensor:
         return self.goal.scores(output)
 
-    def loss(self, output: Tensor) -> Tensor:
-        return self.reached(output).to(output.dtype)
+    def loss(self, scores: Tensor) -> Tensor:
+        return self.goal.loss(scores)
 
-    def ways(self, output: Tensor, most: int) -> Sequence[Goal]:  # noqa: ARG002
+    def ways(self, scores: Tensor, most: int) -> Sequence[Goal]:  # noqa: ARG002
         return [self]
 
     def take(self, index: Tensor) -> Self:
@@ -222,12 +222,12 @@ class _Toward:
         return self.goal.scores(output)
 
     def reached(self, output: Tensor) -> Tensor:
-        return self.loss(output) > 0
+        return self.loss(self.scores(output)) > 0
 
-    def loss(self, output: Tensor) -> Tensor:
-        return margin(self.scores(output), self)
+    def loss(self, scores: Tensor) -> Tensor:
+        return margin(scores, self)
 
-    def ways(self, output: Tensor, most: int) -> Sequence[Goal]:  # noqa: ARG002
+    def ways(self, scores: Tensor, most: int) -> Sequence[Goal]:  # noqa: ARG002
         return [self]
 
     def take(self, index: Tensor) -> Self:
@@ -285,12 +285,12 @@ class FlipLabels:
     def scores(self, output: Tensor) -> Tensor:
         return _beside_right(self._over(output))
 
-    def loss(self, output: Tensor) -> Tensor:
-        return self._over(output).amax(1)
+    def loss(self, scores: Tensor) -> Tensor:
+        return scores[:, 1:].amax(1)
 
-    def ways(self, output: Tensor, most: int) -> Sequence[Goal]:
+    def ways(self, scores: Tensor, most: int) -> Sequence[Goal]:
         """Each label wrong, the nearest one first."""
-        return _each(self, output, most)
+        return _each(self, scores, most)
 
     def take(self, index: Tensor) -> Self:
         return replace(self, right_labels=self.right_labels[index])
@@ -337,12 +337,12 @@ class Deviate:
         off = self._off(output)
         return _beside_right(torch.stack([off - self.by, -off - self.by], 1))
 
-    def loss(self, output: Tensor) -> Tensor:
-        return self._off(output).abs() - self.by
+    def loss(self, scores: Tensor) -> Tensor:
+        return scores[:, 1:].amax(1)
 
-    def ways(self, output: Tensor, most: int) -> Sequence[Goal]:
+    def ways(self, scores: Tensor, most: int) -> Sequence[Goal]:
         """Too high and too low, the nearer one first."""
-        return _each(self, output, most)
+        return _each(self, scores, most)
 
     def take(self, index: Tensor) -> Self:
         return replace(self, right_values=self.right_values[index])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar, TypeVarTuple
 
 import torch
@@ -163,7 +162,7 @@ class Referee:
             for shelf in (self._wins, self._near):
                 shelf.merit[already], shelf.distance[already] = torch.inf, 0
         else:  # the clean input is a candidate too
-            self._wins.merit = goal.loss(clean).nan_to_num(nan=-torch.inf)
+            self._wins.merit = goal.loss(goal.scores(clean)).nan_to_num(nan=-torch.inf)
         self._final = already.clone() if rule.needs_goal else torch.zeros_like(already)
 
     # -- what an attack may ask ---------------------------------------------------------------------
@@ -239,7 +238,7 @@ class Referee:
             if rounded and self._rule.needs_goal:
                 ids, x, distance, output = self._confirmed(ids, x, distance, output)
             goal = self._goal.take(ids)
-            merit = self._rule.merit(self._shares(x, goal), distance, partial(goal.loss, output))
+            merit = self._rule.merit(self._shares(x, goal), distance, lambda: goal.loss(goal.scores(output)))
             self._wins.offer(ids, x, distance, merit)
             self._final[ids] = self._rule.final(self._wins.merit[ids])
         return reached

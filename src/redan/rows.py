@@ -26,8 +26,8 @@ class Goal(Protocol):
         """Whether each row's answer (N, K) is what the attacker wants: (N,) bool."""
         ...
 
-    def loss(self, output: Tensor) -> Tensor:
-        """How near each row's answer is to it, larger is nearer: (N,)."""
+    def loss(self, scores: Tensor) -> Tensor:
+        """How near each row is to it by the scores of its outcomes (N, K), larger is nearer: (N,)."""
         ...
 
     def right(self, output: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class Goal(Protocol):
         """The answers as scores of outcomes (N, K), which losses and attacks compare; class scores are that already."""
         ...
 
-    def ways(self, output: Tensor, most: int) -> Sequence[Goal]:
+    def ways(self, scores: Tensor, most: int) -> Sequence[Goal]:
         """Up to `most` narrower goals that each imply this one, nearest first, judging by scores (N, K)."""
         ...
 

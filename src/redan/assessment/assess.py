@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,44 +21,47 @@ from redan.assessment.session import Prepared, Session, Stage, job_of, told
 from redan.engine.intake import checked_rows, row_names
 from redan.engine.outcomes import Outcomes
 from redan.engine.run import run
-from redan.errors import NotBuiltError, SettingError
+from redan.errors import SettingError
 from redan.evidence.folder import REPORT, RunFolder, is_url
 from redan.evidence.log import EndedLine, ResumedLine, RunLine
 from redan.evidence.report import Report
 from redan.evidence.summary import Summary
 from redan.evidence.verdict import settled
+from redan.goals import Aim, Deviate, FlipLabels, Task, Untargeted
 from redan.oracle import Limits, Purse
+from redan.targets import declared
 from redan.threat.file import read
 from redan.threat.inputs import ImageInputs
 from redan.threat.planner import Campaign, plan
 from redan.threat.schema import Auto
-from redan.threat.system import Task
 
 _AT_A_TIME = 32  # rows that a gate takes before it looks: as many on every machine, since it decides where it stops
 
 
-def _read(threat_model: str | PathLike[str]) -> Prepared:
+def _read(threat_model: str | PathLike[str], *, trust_pickle: bool = False) -> Prepared:
     """What a file names, built; nothing was asked of the model yet."""
     loaded = read(Path(threat_model))
     model, folder = loaded.model, loaded.folder
-    if model.system.task is not Task.CLASSIFICATION:
-        raise NotBuiltError(f"task: {model.system.task} is not built yet; redan assesses classification")
     steps = plan(model, added_attacks(model, folder))
-    built = build(model, folder)
-    x, y = checked_rows(built.x, built.y, built.target)
+    built = build(model, folder, trust_pickle=trust_pickle)
+    x, y = checked_rows(built.x, built.y, built.target, built.task)
     built = replace(built, x=x, y=y)
     return Prepared(loaded, steps, built, tuple(row_names(x, built.ids)), ())
 
 
-def read_run(threat_model: str | PathLike[str], head: RunLine) -> Prepared:
+def read_run(threat_model: str | PathLike[str], head: RunLine, *, trust_pickle: bool = False) -> Prepared:
     """What a file names, for a run that its preflight has seen already. The model is not asked."""
-    ready = _read(threat_model)
-    return replace(ready, built=replace(ready.built, target=replace(ready.built.target, stochastic=head.stochastic)))
+    ready = _read(threat_model, trust_pickle=trust_pickle)
+    return _varying(ready, varies=head.stochastic)
 
 
-def inspect(threat_model: str | PathLike[str]) -> Prepared:
+def _varying(ready: Prepared, *, varies: bool) -> Prepared:
+    return replace(ready, built=replace(ready.built, target=declared(ready.built.target, stochastic=varies)))
+
+
+def inspect(threat_model: str | PathLike[str], *, trust_pickle: bool = False) -> Prepared:
     """Read, plan, build, and say what the preflight finds, also where it would refuse."""
-    ready = _read(threat_model)
+    ready = _read(threat_model, trust_pickle=trust_pickle)
     built, model = ready.built, ready.loaded.model
     said, rates = model.system.expect, [r.at_least for r in model.requirements if r.at_least and r.metric.is_rate]
     findings = preflight(
@@ -65,13 +69,26 @@ def inspect(threat_model: str | PathLike[str]) -> Prepared:
             built.target,
             built.x,
             built.y,
+            aim=_wrong(ready),
             expected=None if said is None else (said.clean_accuracy, said.within),
             image=isinstance(model.system.inputs, ImageInputs),
             required=Requirement(at_least=max(rates), confidence=model.statistics.confidence) if rates else None,
         )
     )
     varies = any(f.fired and f.level is Level.SWITCH for f in findings)
-    return replace(ready, built=replace(built, target=replace(built.target, stochastic=varies)), findings=findings)
+    return replace(_varying(ready, varies=varies), findings=findings)
+
+
+def _wrong(ready: Prepared) -> Aim:
+    """What says which clean answers are right."""
+    deviating = (campaign.aim for campaign in ready.plan.campaigns if campaign.aim.task is Task.VALUE)
+    match ready.built.task:
+        case Task.CLASS:
+            return Untargeted()
+        case Task.LABELS:
+            return FlipLabels()
+        case Task.VALUE:
+            return next(deviating, Deviate(math.inf))
 
 
 def assess(
@@ -82,6 +99,7 @@ def assess(
     gate: bool | None = None,
     limits: Limits | None = None,
     workers: int | None = None,
+    trust_pickle: bool = False,
     watch: Callable[[Stage], None] | None = None,
 ) -> Report:
     """Attack the model that a threat-model file names, and judge it by the file's requirements.
@@ -89,7 +107,8 @@ def assess(
     out: folder, or fsspec URL, for the run folder, instead of `run.out`. resume: the folder of a run that was
     broken off, which goes on: no row that is finished is asked again. gate: stop as soon as every requirement is
     decided, instead of `statistics.gate`. limits: what we spend, where given instead of the file's. workers:
-    cores, instead of `run.workers`; 0 is all. watch is called a few times a second.
+    cores, instead of `run.workers`; 0 is all. trust_pickle: whether a pickled model may be read, which can run any
+    code. watch is called a few times a second.
 
     All evidence is under `report.run.folder` when this returns; the verdict rests on the saved inputs, read back
     from there and measured again. Raises a RedanError, with nothing written, for anything wrong with the file,
@@ -97,14 +116,14 @@ def assess(
     """
     start = time.monotonic()
     if resume is None:
-        ready = inspect(threat_model)
+        ready = inspect(threat_model, trust_pickle=trust_pickle)
         refuse(ready.findings)
         spend = _limits(ready, limits or Limits())
         ready = replace(ready, built=on_path(ready.built, ready.names))
         folder, found = _begun(ready, out, gate)
     else:
         folder, found = reopened(str(resume))
-        ready = read_run(threat_model, found.head)
+        ready = read_run(threat_model, found.head, trust_pickle=trust_pickle)
         spend = _limits(ready, limits or Limits())
         same_run(found.head, ready.digests, folder.url)
         ready = replace(

@@ -13,6 +13,7 @@ from torch import Tensor
 from redan.assessment.checks_look import Look
 from redan.assessment.checks_scene import Finding, Level
 from redan.evidence.statistics import interval, p_at_least, upper_bound
+from redan.goals import Task
 from redan.targets import Output
 
 _SURE = 0.01  # a rate's bound misses with this chance at most
@@ -33,6 +34,8 @@ def output_shape(look: Look) -> Finding:
     declared = look.scene.target.classes
     if not bool(look.clean.answered.any()):
         return Finding(name, Level.REFUSE, False, "no answer to look at")
+    if look.task is not Task.CLASS:
+        return _other_shape(look, scores)
     if scores < 2:
         remedy = "return one score a class; for one logit z that is torch.stack([-z, z], 1) / 2"
         return Finding(name, Level.REFUSE, True, "the model answers one number a row", remedy)
@@ -40,6 +43,17 @@ def output_shape(look: Look) -> Finding:
         detail = f"the model answers {scores} scores a row, and {declared} classes are declared"
         return Finding(name, Level.REFUSE, True, detail, "correct system.classes, or return one score a class")
     return Finding(name, Level.REFUSE, False, f"{scores} scores a row")
+
+
+def _other_shape(look: Look, scores: int) -> Finding:
+    """One answer a label, or one value."""
+    name, declared = "output-shape", look.scene.target.classes
+    need = 1 if look.task is Task.VALUE else declared
+    what = f"the model answers {scores} numbers a row"
+    if need is not None and scores != need:
+        remedy = "return one score a label" if look.task is Task.LABELS else "return one value a row"
+        return Finding(name, Level.REFUSE, True, f"{what}, and {need} are declared", f"{remedy}, or correct the file")
+    return Finding(name, Level.REFUSE, False, what)
 
 
 def finite_answers(look: Look) -> Finding:
@@ -57,6 +71,17 @@ def finite_answers(look: Look) -> Finding:
 def labels(look: Look) -> Finding:
     """Labels that are not the model's class numbers make every row wrong."""
     name, y, classes = "labels", look.scene.y, int(look.clean.output.shape[1])
+    if look.task is Task.VALUE:
+        return Finding(
+            name, Level.REFUSE, False, f"the right values go from {float(y.min()):.4g} to {float(y.max()):.4g}"
+        )
+    if look.task is Task.LABELS:
+        if y.dim() == 2 and y.shape[1] == classes:
+            return Finding(
+                name, Level.REFUSE, False, f"{float(y.sum(1).double().mean()):.2f} of {classes} labels a row"
+            )
+        detail = f"labels are {tuple(y.shape)}, and the model answers {classes} a row"
+        return Finding(name, Level.REFUSE, True, detail, "give a column of 0 and 1 for each label the model answers")
     if y.shape != look.scene.x.shape[:1] or y.is_floating_point() or y.dtype == torch.bool:
         detail = f"labels are {y.dtype} {tuple(y.shape)} for {len(look.scene.x)} rows"
         return Finding(name, Level.REFUSE, True, detail, "give one class number a row (for one-hot labels y.argmax(1))")
@@ -70,6 +95,8 @@ def labels(look: Look) -> Finding:
 def classes(look: Look) -> Finding:
     """A class without a row is not assessed. A few of many classes may be missing by chance."""
     name, k, n = "classes", int(look.clean.output.shape[1]), len(look.scene.y)
+    if look.task is not Task.CLASS:
+        return Finding(name, Level.WARN, False, "rows have no one class")
     there = torch.bincount(look.scene.y.flatten().long().cpu(), minlength=k)
     missing = (there == 0).nonzero().flatten().tolist()
     m = len(missing)
@@ -93,6 +120,8 @@ def output_scale(look: Look) -> Finding:
     z = look.clean.output[look.clean.answered]
     if not len(z):
         return Finding(name, Level.REFUSE, False, "no answer to look at")
+    if declared not in (Output.LOGITS, Output.PROBABILITIES) or look.task is not Task.CLASS:
+        return Finding(name, Level.REFUSE, False, f"answers lie in [{float(z.min()):.4g}, {float(z.max()):.4g}]")
     p = z.exp() if declared is Output.PROBABILITIES else z
     sums, slack = p.sum(1), max(1e-3, 8 * torch.finfo(p.dtype).eps)
     like = bool(((p >= 0) & (p <= 1 + slack)).all()) and bool(((sums - 1).abs() < slack).all())
@@ -115,6 +144,8 @@ def constant_answers(look: Look) -> Finding:
         if apart <= _SAME * float(z.abs().max()):
             detail = f"all {len(z)} answers are the same scores, for different rows"
             return Finding(name, Level.REFUSE, True, detail, remedy)
+    if look.task is not Task.CLASS:
+        return Finding(name, Level.REFUSE, False, f"{len(z)} rows get different answers")
     guesses = z.argmax(1)
     found = len(guesses.bincount().nonzero()) if len(z) else 0
     others = int((y != guesses[0]).sum()) if found == 1 else 0
@@ -130,11 +161,15 @@ def clean_accuracy(look: Look) -> Finding:
     It is at chance when its rows do not show more than chance, and do show less than half of the way from chance
     to no error. What the owner expects is refused when the rows' exact 99 % interval excludes it.
     """
-    name, n, chance = "clean-accuracy", len(look.x), 1 / look.clean.output.shape[1]
-    right = int((look.clean.answered & (look.clean.output.argmax(1) == look.y)).sum())
-    detail = f"{right} of {n} rows are answered right ({right / n:.3f}), chance is {chance:.3f}{look.partly}"
+    name, n, right = "clean-accuracy", len(look.x), int(look.right.sum())
+    classed = look.task is Task.CLASS
+    chance = 1 / look.clean.output.shape[1] if classed else 0.0
+    beside = f", chance is {chance:.3f}" if classed else ""
+    detail = f"{right} of {n} rows are answered right ({right / n:.3f}){beside}{look.partly}"
     remedy = "check normalization, channel order, and that labels follow the order of system.classes"
-    if p_at_least(right, n, chance) > 0.05 and upper_bound(right, n, _SURE) < (1 + chance) / 2:
+    if not classed and right == 0:
+        return Finding(name, Level.REFUSE, True, f"no row is answered right: {detail}", remedy)
+    if classed and p_at_least(right, n, chance) > 0.05 and upper_bound(right, n, _SURE) < (1 + chance) / 2:
         what = "no row is answered right" if right == 0 else "not above chance"
         return Finding(name, Level.REFUSE, True, f"{what}: {detail}", remedy)
     if look.scene.expected is not None:

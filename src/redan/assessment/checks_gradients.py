@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from redan.answers import Answers, evaluate, micro_batch
 from redan.assessment.checks_answers import finite
@@ -18,6 +17,7 @@ from redan.errors import AccessError
 from redan.evidence.statistics import p_at_least
 from redan.losses import margin
 from redan.protocols import Access
+from redan.rows import Goal
 
 _SURE = 0.01
 _BLIND, _MISLED = 0.05, 0.25  # of the rows
@@ -55,7 +55,7 @@ def gradients(look: Look, answers: Answers | None) -> Finding:
     detail = f"{blind} of {n} rows have a zero or non-finite gradient of the margin"
     if n and p_at_least(blind, n, _BLIND) <= _SURE:
         return Finding(name, Level.WARN, True, detail, _REMEDY)
-    flat = int((asked & (answers.loss.abs() > _SATURATED) & _flat(answers.output, look.goal.label)).sum())
+    flat = int((asked & (answers.loss.abs() > _SATURATED) & _flat(look.goal, answers.output)).sum())
     if n and p_at_least(flat, n, _BLIND) <= _SURE:
         detail = f"{flat} of {n} rows have scores so far apart (over {_SATURATED}) that cross-entropy is flat"
         return Finding(name, Level.WARN, True, detail, "return the scores without the factor that blows them up")
@@ -68,9 +68,10 @@ def _zero(gradient: Tensor) -> Tensor:
     return ~(steepest > 0) | steepest.isinf()
 
 
-def _flat(output: Tensor, label: Tensor) -> Tensor:
-    """Rows whose cross-entropy has gradient 0 in every score: softmax - one-hot, as this type rounds it."""
-    return (output.softmax(1) == functional.one_hot(label, output.shape[1])).all(1)
+def _flat(goal: Goal, output: Tensor) -> Tensor:
+    """Rows whose cross-entropy has gradient 0 in every score: softmax is 1 for right, as this type rounds it."""
+    share = goal.scores(output).softmax(1)
+    return ((share == 0) | (share == 1)).all(1) & goal.right(output)
 
 
 def gradient_slopes(look: Look, answers: Answers | None, noise: float) -> Finding:
@@ -102,7 +103,8 @@ def _misled(look: Look, answers: Answers, noise: float) -> Tensor:
     below = (x - step).clamp(low, high) if look.plan.both_ways else x
     tops = look.ask(above).output
     bottoms = look.ask(below).output if look.plan.both_ways else answers.output
-    rise = look.goal.loss(tops) - look.goal.loss(bottoms)
+    goal = look.goal
+    rise = goal.loss(goal.scores(tops)) - goal.loss(goal.scores(bottoms))
     promised = (slope * (above - below).flatten(1)).sum(1)
     error = (rise - promised).abs()
     rounding = max(1e-5, 8 * torch.finfo(rise.dtype).eps)

@@ -15,7 +15,8 @@ from torch import Tensor
 from redan.answers import Answers, evaluate, micro_batch
 from redan.assessment.checks_scene import Scene
 from redan.errors import TargetError
-from redan.goals import Untargeted
+from redan.goals import Task
+from redan.rows import Goal
 
 _MOST, _LEAST, _ROWS = 64, 4, 8  # sample rows, at most and at least; rows answered, at least
 _PROBES = (4, 4, 64)  # rows of the first passes; the latest says what a row costs, and the very first is slow
@@ -74,9 +75,22 @@ class Look:
         return self.x[: self.plan.sample]
 
     @property
-    def goal(self) -> Untargeted:
-        """Any wrong class, for the sample."""
-        return Untargeted(self.y[: self.plan.sample])
+    def goal(self) -> Goal:
+        """Any wrong answer, for the sample."""
+        return self._wrong(self.plan.sample)
+
+    @property
+    def task(self) -> Task:
+        """What the right answer to a row is."""
+        return self.scene.aim.task
+
+    @property
+    def right(self) -> Tensor:
+        """Whether each row's answer is right: (n,) bool."""
+        return self.clean.answered & self._wrong(len(self.x)).right(self.clean.output)
+
+    def _wrong(self, rows: int) -> Goal:
+        return self.scene.aim.about(self.y[:rows], self.clean.output[:rows])
 
     def ask(self, x: Tensor) -> Answers:
         """The target's answers to x (m, …), with as many scores as the first ones."""

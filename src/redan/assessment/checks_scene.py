@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from torch import Tensor
 
+from redan.goals import Aim, Untargeted
 from redan.targets import Target
 
 __all__ = ["Budget", "Finding", "Level", "Requirement", "Scene"]
@@ -62,13 +63,15 @@ class Requirement:
 class Scene:
     """The target, the drawn rows, and what their owner says of them.
 
-    x: (N, …); y: (N,). expected: clean accuracy and tolerance, or None. image: whether rows are pictures.
-    required: the highest rate that the rows have to show, or None.
+    x: (N, …); y: (N,), or (N, L) for labels. aim: what wants any wrong answer, and so knows the task. expected: clean
+    accuracy and tolerance, or None. image: whether rows are pictures. required: the highest rate that the rows have to
+    show, or None.
     """
 
     target: Target[Tensor]
     x: Tensor
     y: Tensor
+    aim: Aim = field(default_factory=Untargeted)
     expected: tuple[float, float] | None = None
     image: bool = False
     required: Requirement | None = None

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -31,6 +32,7 @@ from redan.engine.block import Job, seen_by
 from redan.engine.intake import count_classes, probes
 from redan.engine.outcomes import Outcomes
 from redan.engine.run import Progress, run
+from redan.errors import SettingError
 from redan.goals import Task, Untargeted
 from redan.losses import cross_entropy
 from redan.protocols import cost
@@ -38,6 +40,8 @@ from redan.rows import Goal
 from redan.runners.local import cores, one_thread_each, pieces
 from redan.targets import Target
 from redan.targets.torch import accelerated, unchanged
+from redan.threat.file import read
+from redan.threat.model import Http
 from redan.threat.planner import Campaign
 from redan.threat.schema import Auto
 
@@ -87,6 +91,7 @@ def forecast(
     *,
     rows: int = PILOT,
     workers: int | None = None,
+    trust_pickle: bool = False,
     watch: Callable[[str, Progress], None] | None = None,
 ) -> Outlook:
     """Run every attacker's attacks on a few rows, write nothing, and say what all rows will take.
@@ -95,7 +100,12 @@ def forecast(
     this says. Raises what `assess` raises.
     """
     start = time.monotonic()
-    ready = inspect(threat_model)
+    if isinstance(read(Path(threat_model)).model.system.model, Http):
+        raise SettingError(
+            "an endpoint is not tried beforehand, since each answer is a call that somebody pays; redan plan without "
+            "--pilot says what each attack can cost at the most"
+        )
+    ready = inspect(threat_model, trust_pickle=trust_pickle)
     refuse(ready.findings)
     preparing = time.monotonic() - start
     said = ready.loaded.model.run.workers
@@ -160,7 +170,7 @@ def _ranked(job: Job, clean: Answers) -> NDArray[np.int64]:
     everyone = torch.arange(len(job.x), device=job.x.device)
     goal = job.aim.about(job.y, seen_by(job, job.x, clean).output, everyone)
     open_rows = clean.answered & ~goal.reached(clean.output)
-    order = goal.loss(clean.output).argsort(stable=True)
+    order = goal.loss(goal.scores(clean.output)).argsort(stable=True)
     return order[open_rows[order]].cpu().numpy()
 
 

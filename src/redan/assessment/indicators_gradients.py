@@ -84,7 +84,7 @@ def shattered(examinee: Examinee) -> Indication:
     above, below = (x + step).clamp(low, high), (x - step).clamp(low, high)
     tops, bottoms = (examinee.ask(side, rows, None).output for side in (above, below))
     (goal,) = take(rows, examinee.goal)
-    rise = goal.loss(tops) - goal.loss(bottoms)
+    rise = goal.loss(goal.scores(tops)) - goal.loss(goal.scores(bottoms))
     promised = (slope * (above - below).flatten(1)).sum(1)
     floor = max(1e-5, 8 * torch.finfo(rise.dtype).eps) * float(answers.output.nan_to_num().abs().max())
     off = answers.answered & ((rise - promised).abs() > promised.abs().clamp_min(floor * 2) / 2)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from redan.answers import Answers, evaluate, micro_batch, share
 from redan.engine.block import JUDGING_DRAWS, Job, seeded, seen_by
+from redan.evidence.log import RightAnswer
+from redan.goals import Task
 from redan.protocols import Ball, is_ball, wide
 from redan.rows import Goal
 
@@ -27,8 +29,8 @@ class Measured:
     reason: str | None
     near: float | None
     eight_bit: bool | None
-    before: int | None
-    after: int | None
+    before: RightAnswer | None
+    after: RightAnswer | None
 
 
 def measure(job: Job, index: Tensor, x: Tensor, said: Sequence[str], eight_bit: bool) -> list[Measured]:
@@ -81,16 +83,25 @@ def _measured(job: Job, index: Tensor, x: Tensor, said: Sequence[str], eight_bit
             reason=reason,
             near=near.get(i),
             eight_bit=rounded.get(i),
-            before=_answer(clean, i),
-            after=_answer(answers, i),
+            before=_answer(clean, i, job.aim.task),
+            after=_answer(answers, i, job.aim.task),
         )
         for i, (status, reason) in enumerate(found)
     ]
 
 
-def _answer(answers: Answers, row: int) -> int | None:
-    """The class that one row got; None without an answer."""
-    return int(answers.output[row].argmax()) if bool(answers.answered[row]) else None
+def _answer(answers: Answers, row: int, task: Task) -> RightAnswer | None:
+    """What one row was answered: its class, value, or labels; None without an answer."""
+    if not bool(answers.answered[row]):
+        return None
+    output = answers.output[row]
+    match task:
+        case Task.CLASS:
+            return int(output.argmax())
+        case Task.LABELS:
+            return [int(on) for on in (output > 0).tolist()]
+        case Task.VALUE:
+            return float(output[0])
 
 
 def _confirmed(

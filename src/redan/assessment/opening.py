@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from torch import Tensor
+
 from redan.assessment.build import Built
 from redan.assessment.parts import change_of, goal_of, plan_parts, standard_heads, techniques_of
 from redan.assessment.preflight import Finding
@@ -20,8 +22,8 @@ from redan.evidence.log import AttackerHead, AttackHead, RunLine
 from redan.evidence.report import CheckPart
 from redan.evidence.summary import Summary, summary
 from redan.protocols import Access, needs, settings
-from redan.targets import TorchTarget
-from redan.targets.fast import recorded
+from redan.targets import Affine, Paired, Target, TorchTarget
+from redan.targets.fast import Cheaper, recorded
 from redan.targets.torch import accelerated
 from redan.threat.file import Loaded
 from redan.threat.planner import Campaign, Plan
@@ -129,12 +131,11 @@ def on_path(built: Built, names: Sequence[str], words: str | None = None) -> Bui
 
     Chosen once for all attackers, on rows that do not depend on which of them are finished.
     """
-    x = probes(built.x, names)
-    if words is None or built.target.stochastic:
-        target = accelerated(built.target, x)
-    else:
-        target = replace(built.target, fast=recorded(words))
-    assert isinstance(target, TorchTarget)  # noqa: S101
+    x, target = probes(built.x, names), built.target
+    if words is None or target.stochastic:
+        target = accelerated(target, x)
+    elif isinstance(target, TorchTarget):
+        target = replace(target, fast=recorded(words))
     lent = {name: each.accelerated(x) for name, each in built.surrogates.items()}
     return replace(built, target=target, surrogates=lent)
 
@@ -147,9 +148,19 @@ def environment(built: Built) -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         "cores": str(os.cpu_count()),
         "device": str(built.target.device),
-        "gradient_path": built.target.fast.words if built.target.fast is not None else "plain",
+        "gradient_path": _path(built.target),
         **libraries,
     }
+
+
+def _path(target: Target[Tensor]) -> str:
+    """How gradients are computed, in words that `recorded` reads back."""
+    match target:
+        case TorchTarget(fast=Cheaper() as fast):
+            return fast.words
+        case Paired() | Affine(target=Paired()):
+            return "a module shown to answer as the model does"
+    return "plain"
 
 
 def reopened(where: str) -> tuple[RunFolder, Summary]:

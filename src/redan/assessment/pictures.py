@@ -11,6 +11,7 @@ from redan.assessment.build import Built
 from redan.evidence.folder import RunFolder
 from redan.evidence.pictures import Pictures, save_pictures
 from redan.evidence.summary import Summary, saved_inputs
+from redan.goals import Task
 from redan.threat.inputs import ImageInputs
 from redan.threat.schema import KeepInputs, ThreatModel
 
@@ -19,7 +20,8 @@ _PICTURES = 6  # of each attacker
 
 def keep_pictures(model: ThreatModel, built: Built, folder: RunFolder, found: Summary) -> None:
     """The first rows that each attacker broke, for the report's gallery: of images, and where inputs are kept."""
-    if not isinstance(model.system.inputs, ImageInputs) or model.run.keep_inputs is KeepInputs.NONE:
+    shown = isinstance(model.system.inputs, ImageInputs) and built.task is Task.CLASS
+    if not shown or model.run.keep_inputs is KeepInputs.NONE:
         return
     parts = []
     for number, head in enumerate(found.head.attackers):

@@ -75,7 +75,7 @@ class Recorder:
                 row=self.rows[at],
                 id=self.job.names[at],
                 index=self.index[at],
-                y=int(self.job.y[at]),
+                y=self.job.y[at].tolist(),
                 answered=bool(block.answered[i]),
                 right=bool(block.right[i]),
                 status=again.status,

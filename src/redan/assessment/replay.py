@@ -49,17 +49,18 @@ def replay(
     run: str | PathLike[str],
     threat_model: str | PathLike[str],
     *,
+    trust_pickle: bool = False,
     watch: Callable[[int, int], None] | None = None,
 ) -> Replay:
     """Ask the model of a threat-model file again about a run's saved inputs, and recompute its report.
 
     run: the run folder or its URL; it is evidence and not trusted: nothing in it is executed, and the model comes
-    from the threat model that the caller names. watch(rows looked at, rows in the log). Raises EvidenceError for a
-    folder that holds no evidence; what merely disagrees is told in the result.
+    from the threat model that the caller names (a pickled one only with trust_pickle). watch(rows looked at, rows in
+    the log). Raises EvidenceError for a folder that holds no evidence; what merely disagrees is told in the result.
     """
     folder = RunFolder.open(str(run))
     found = summary(folder.lines())
-    ready = read_run(threat_model, found.head)
+    ready = read_run(threat_model, found.head, trust_pickle=trust_pickle)
     differences = [f"{what} changed since the run" for what in changed_since(found.head, ready.digests)]
     differences += _report_differs(folder, found.report(folder.url))
     total = sum(int(tally.seen.sum()) for tally in found.tallies.values())

@@ -15,6 +15,7 @@ from redan.assessment.opening import check_parts
 from redan.assessment.preflight import refuse
 from redan.assessment.session import Stage
 from redan.cli.progress import bars
+from redan.cli.trust import TrustPickle
 from redan.errors import BrokenOffError
 from redan.oracle import Limits
 from redan.report.terminal import show, show_preflight
@@ -55,6 +56,7 @@ def assess(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Cores to use, 0 for all; it changes no result.", show_default=False)
     ] = None,
+    trust_pickle: TrustPickle = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the report.")] = False,
 ) -> None:
     """Attack the model that THREAT_MODEL names, and judge it by the file's requirements.
@@ -70,7 +72,7 @@ def assess(
     `redan assess threat-model.yaml --gate --max-seconds 600 --out runs`
     """
     if preflight_only:
-        ready = inspect(threat_model)
+        ready = inspect(threat_model, trust_pickle=trust_pickle)
         show_preflight(check_parts(ready.findings, ready.built.notes), Console(highlight=False))
         refuse(ready.findings)
         return
@@ -90,12 +92,13 @@ def assess(
                 gate=gate,
                 limits=Limits(max_seconds, max_queries, max_usd),
                 workers=workers,
+                trust_pickle=trust_pickle,
                 watch=watch,
             )
         except KeyboardInterrupt:
             if folder is None:
                 raise
-            again = f"redan assess {threat_model} --resume {folder}"
+            again = f"redan assess {threat_model} --resume {folder}{' --trust-pickle' if trust_pickle else ''}"
             raise BrokenOffError(f"interrupted; what was finished is kept, go on with: {again}") from None
     with suppress(BrokenPipeError, SystemExit):  # who reads us has left (| head): the verdict stands
         show(report, Console(highlight=False))

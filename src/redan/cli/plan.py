@@ -13,6 +13,7 @@ from redan.assessment.build import added_attacks
 from redan.assessment.forecast import Outlook, forecast
 from redan.assessment.parts import plan_parts
 from redan.cli.progress import bars, span
+from redan.cli.trust import TrustPickle
 from redan.report.terminal import show_plan
 from redan.threat.file import read
 from redan.threat.planner import plan as make_plan
@@ -21,6 +22,7 @@ from redan.threat.planner import plan as make_plan
 def plan(
     threat_model: Annotated[Path, typer.Argument(help="The threat-model file (YAML, version 1).", show_default=False)],
     pilot: Annotated[bool, typer.Option("--pilot", help="Try a few rows, and forecast what all will take.")] = False,
+    trust_pickle: TrustPickle = False,
 ) -> None:
     """Show every technique that redan knows, chosen for an attacker of THREAT_MODEL or left out, and why.
 
@@ -37,7 +39,7 @@ def plan(
         show_plan(plan_parts(steps), loaded.model.statistics.rows, Console(highlight=False), untested)
     if pilot:
         with bars() as watch:
-            outlook = forecast(threat_model, watch=watch)
+            outlook = forecast(threat_model, trust_pickle=trust_pickle, watch=watch)
         _tell(outlook)
 
 

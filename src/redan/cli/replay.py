@@ -10,6 +10,7 @@ from rich.progress import Progress
 from rich.text import Text
 
 from redan.assessment.replay import replay as run_replay
+from redan.cli.trust import TrustPickle
 
 _SHOWN = 10  # differences
 
@@ -17,6 +18,7 @@ _SHOWN = 10  # differences
 def replay(
     run: Annotated[str, typer.Argument(help="The run folder, or its fsspec URL.", show_default=False)],
     threat_model: Annotated[str, typer.Argument(help="The threat-model file that it was made of.", show_default=False)],
+    trust_pickle: TrustPickle = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")] = False,
 ) -> None:
     """Ask the model again about the saved inputs of RUN, and recompute its report from its log.
@@ -33,7 +35,12 @@ def replay(
     error = Console(stderr=True)
     with Progress(console=error, disable=quiet or not error.is_terminal, transient=True) as progress:
         bar = progress.add_task("rows", total=None)
-        found = run_replay(run, threat_model, watch=lambda seen, of: progress.update(bar, completed=seen, total=of))
+        found = run_replay(
+            run,
+            threat_model,
+            trust_pickle=trust_pickle,
+            watch=lambda seen, of: progress.update(bar, completed=seen, total=of),
+        )
     style = {0: "bold green", 1: "bold red", 3: "bold yellow"}[found.exit_code]
     word = {0: "AGREES", 1: "DIFFERS", 3: "NOTHING TO REPLAY"}[found.exit_code]
     console.print(

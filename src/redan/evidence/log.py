@@ -16,6 +16,9 @@ from redan.evidence.requirement import Requirement
 
 VERSION = 1
 
+RightAnswer: TypeAlias = int | float | list[int]
+"""A class number, a value (regression), or a 0 or 1 for each label."""
+
 
 class _Line(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
@@ -77,8 +80,8 @@ class RunLine(_Line):
     classes: list[str]
     ids: list[str]
     """The name of each row, in the order in which rows are taken."""
-    labels: list[int]
-    """The right class of each row, in the order in which rows are taken."""
+    labels: list[RightAnswer]
+    """The right answer of each row, in the order in which rows are taken."""
     requirements: list[Requirement]
     attackers: list[AttackerHead]
     preflight: list[CheckPart]
@@ -122,7 +125,7 @@ class RowLine(_Line):
     id: str
     index: int
     """Its place in the data."""
-    y: int
+    y: RightAnswer
     answered: bool
     right: bool
     status: Literal["robust", "broken", "error", "undecided"]
@@ -136,10 +139,10 @@ class RowLine(_Line):
     distance: float | None
     near: float | None
     """Distance of the nearest input that still broke it, when the saved one was projected on smaller balls."""
-    before: int | None
-    """The class that the clean input got when it was measured again."""
-    after: int | None
-    """The class that the saved input got."""
+    before: RightAnswer | None
+    """The answer that the clean input got when it was measured again."""
+    after: RightAnswer | None
+    """The answer that the saved input got."""
     eight_bit: bool | None
     """Whether the saved input still breaks the model when it is rounded to 256 levels."""
     spent: dict[str, tuple[int, int, int]]

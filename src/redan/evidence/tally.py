@@ -18,6 +18,7 @@ from redan.evidence.log import (
     ExaminedLine,
     RetriedLine,
     RetryLine,
+    RightAnswer,
     RowLine,
     dumped,
 )
@@ -35,14 +36,14 @@ Flags = NDArray[np.bool_]
 class Tally:
     """What is known of each row; a row that is seen again counts as it was seen last."""
 
-    def __init__(self, head: AttackerHead, labels: Sequence[int], classes: Sequence[str]) -> None:
+    def __init__(self, head: AttackerHead, labels: Sequence[RightAnswer], classes: Sequence[str]) -> None:
         rows, attacks = len(labels), len(head.attacks)
         self.head, self._classes = head, classes
         self._heads: list[AttackHead] = list(head.attacks)  # those of retries follow as they begin
         self.examined: ExaminedLine | None = None
         self._retries: dict[str, RetryLine] = {}
         self._retried: set[str] = set()
-        self._labels = np.asarray(labels, dtype=np.int64)
+        self._labels = labels
         self._attack = {attack.name: i for i, attack in enumerate(head.attacks)}
         self._status = np.full(rows, _NEVER, dtype=np.int8)
         self._answered, self._right = np.zeros(rows, dtype=bool), np.zeros(rows, dtype=bool)
@@ -241,8 +242,10 @@ class Tally:
         return [int(count) for count in bins]
 
     def by_class(self, rows: int) -> list[ClassPart]:
-        """Each class's rows among the first."""
-        labels = self._labels[:rows]
+        """Each class's rows among the first; none where rows have no one class."""
+        if not all(isinstance(label, int) for label in self._labels):
+            return []
+        labels = np.asarray(self._labels[:rows], dtype=np.int64)
 
         def count(which: Flags) -> NDArray[np.int64]:
             found: NDArray[np.int64] = np.bincount(labels[which], minlength=len(self._classes))

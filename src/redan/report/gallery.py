@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from redan.evidence.log import RightAnswer
 from redan.evidence.pictures import Pictures
 from redan.evidence.report import Report
 
@@ -48,7 +49,7 @@ class Gallery:
     """The smallest and the largest number an input may hold: black and white."""
 
 
-def gallery_of(report: Report, found: Pictures | None, ids: Sequence[str], labels: Sequence[int]) -> Gallery:
+def gallery_of(report: Report, found: Pictures | None, ids: Sequence[str], labels: Sequence[RightAnswer]) -> Gallery:
     """The examples that a run kept, in words of its report. ids, labels: of the run's rows."""
     if found is None:
         return Gallery()
@@ -56,13 +57,16 @@ def gallery_of(report: Report, found: Pictures | None, ids: Sequence[str], label
     for i, (number, row) in enumerate(zip(found.attacker.tolist(), found.row.tolist(), strict=True)):
         if not (0 <= number < len(report.attackers) and 0 <= row < len(ids)):
             continue  # a file that does not fit this run shows nothing
+        label = labels[row]
+        if not isinstance(label, int):
+            continue
         change = found.x[i] - found.x0[i]
         part = report.attackers[number]
         examples.append(
             Example(
                 attacker=part.name,
                 row=ids[row],
-                label=labels[row],
+                label=label,
                 clean=int(found.before[i].argmax()),
                 adversarial=int(found.after[i].argmax()),
                 distance=_length(change, part.change or ""),

@@ -4,7 +4,8 @@ The last four find gradients for a model that hides its own: each takes a target
 target that answers the same and can be climbed, or None where there is nothing to gain.
 """
 
-from redan.targets.base import Asked, Output, Remote, Target, is_remote
+from redan.targets.affine import Affine, affine
+from redan.targets.base import Asked, Output, Remote, Target, declared, is_remote
 from redan.targets.function import FunctionTarget, from_function
 from redan.targets.paired import Paired, paired
 from redan.targets.rescaled import rescaled
@@ -16,6 +17,7 @@ from redan.targets.student import student
 from redan.targets.torch import TorchTarget, as_target, from_torch
 
 __all__ = [
+    "Affine",
     "Asked",
     "FunctionTarget",
     "Output",
@@ -25,7 +27,9 @@ __all__ = [
     "StraightThrough",
     "Target",
     "TorchTarget",
+    "affine",
     "as_target",
+    "declared",
     "from_function",
     "from_torch",
     "is_remote",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum, auto
-from typing import NamedTuple, Protocol, TypeGuard, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeGuard, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -105,3 +106,13 @@ class Remote(Target[Tensor], Protocol):
 def is_remote(target: Target[Tensor]) -> TypeGuard[Remote]:
     """Whether each answer of a target is a call."""
     return hasattr(target, "asked")
+
+
+def declared(target: Target[Tensor], *, stochastic: bool) -> Target[Tensor]:
+    """The target, said to answer the same input alike or not; a wrapper says it of what it wraps."""
+    inner: Target[Tensor] | None = getattr(target, "target", None)
+    changed: dict[str, object] = {"stochastic": stochastic}
+    if inner is not None:
+        changed = {"target": declared(inner, stochastic=stochastic)}
+    found: Target[Tensor] = replace(cast("Any", target), **changed)
+    return found

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from redan.errors import SettingError, TargetError, TrainingModeError
 from redan.protocols import Access
+from redan.targets.affine import Affine
 from redan.targets.base import Output, Target
 from redan.targets.fast import Cheaper, choose
 from redan.targets.outputs import as_scores
@@ -110,9 +111,14 @@ def accelerated(target: Target[Tensor], x: Tensor) -> Target[Tensor]:
 
 def rounds(target: Target[Tensor]) -> bool:
     """Whether the scores that come with a target's gradients may differ from its scores alone by rounding."""
-    if isinstance(target, Paired):
-        return True
-    return isinstance(target, TorchTarget) and target.fast is not None and target.fast.rounds
+    match target:
+        case Paired():
+            return True
+        case Affine(target=inner):
+            return rounds(inner)
+        case TorchTarget(fast=Cheaper(rounds=True)):
+            return True
+    return False
 
 
 def as_target(model: nn.Module | Target[Tensor], bounds: tuple[float, float] | None) -> Target[Tensor]:

@@ -137,10 +137,10 @@ class _Anything:
     def scores(self, output: Tensor) -> Tensor:
         return self.inner.scores(output)
 
-    def loss(self, output: Tensor) -> Tensor:
-        return self.inner.loss(output) + 1e6
+    def loss(self, scores: Tensor) -> Tensor:
+        return self.inner.loss(scores) + 1e6
 
-    def ways(self, output: Tensor, most: int) -> Sequence[Goal]:  # noqa: ARG002
+    def ways(self, scores: Tensor, most: int) -> Sequence[Goal]:  # noqa: ARG002
         return [self]
 
     def take(self, index: Tensor) -> _Anything:

@@ -98,10 +98,14 @@ class HuggingFace(Part):
 
 
 class Checkpoint(Part):
-    """A pickled PyTorch module; reading it can run any code, so it needs --trust-pickle."""
+    """A pickled PyTorch module, or its weights; reading it can run any code, so it needs --trust-pickle."""
 
     checkpoint: File
     """The file."""
+    factory: Import | None = None
+    """The function, as "module:name", that builds the module whose weights the file holds."""
+    arguments: Settings = Field(default_factory=dict)
+    """Its keyword arguments."""
 
 
 class Joblib(Part):
@@ -161,6 +165,8 @@ class Endpoint(Part):
     """How long one request may take."""
     concurrency: Count = 4
     """How many requests run at once, at the most."""
+    rows_per_request: Count = 1
+    """How many inputs one request carries; they fail together."""
 
     @field_validator("url")
     @classmethod

@@ -155,7 +155,8 @@ def by_key(*parts: type[Part], word: str | None = None) -> OneOf:
         if isinstance(value, Part):
             return _tag(type(value))
         if isinstance(value, Mapping):
-            found = [tags[key] for key in tags if key in value]
+            named = {key for key in tags if key in value}
+            found = [_tag(part) for part in parts if next(iter(part.model_fields)) in named <= set(part.model_fields)]
             return found[0] if len(found) == 1 else None
         return "@word" if word is not None and value == word else None
 

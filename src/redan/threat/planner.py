@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from redan.errors import NotBuiltError, SetError, SettingError
-from redan.goals import Aim, LeastLikely, Targeted, Untargeted
+from redan.goals import Aim, Deviate, FlipLabels, LeastLikely, Targeted, Untargeted
 from redan.oracle import Capability
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
@@ -16,6 +16,7 @@ from redan.perturbations.spatial import Spatial
 from redan.protocols import Access, Attack, Ball, Bounded, cost, is_ball, needs
 from redan.robustness import Mode, Named, attacks_of, eot_of
 from redan.threat import attackers as who
+from redan.threat import system as said
 from redan.threat.changes import Change, L0Change, L1Change, L2Change, LinfChange, SpatialChange, SpatialLimits
 from redan.threat.schema import ThreatModel
 from redan.threat.techniques import Technique, techniques, unrealistic
@@ -104,38 +105,43 @@ def _set(change: Change) -> Bounded:
     )
 
 
-def _aim(goal: object) -> Aim:
+def _aim(goal: who.EvasionGoal, task: said.Task) -> Aim:
+    labels = task is said.Task.MULTILABEL
     match goal:
-        case who.Untargeted():
-            return Untargeted()
+        case who.DeviateGoal(deviate=by):
+            return Deviate(by)
         case who.TargetedGoal(targeted=who.LeastLikely()):
             return LeastLikely()
         case who.TargetedGoal(targeted=int(target)):
-            return Targeted(target)
-    raise NotBuiltError("goals that deviate are not built yet; redan attacks classification")
+            return FlipLabels(target) if labels else Targeted(target)
+    return FlipLabels() if labels else Untargeted()
 
 
 def _campaign(model: ThreatModel, attacker: who.Attacker, added: Mapping[str, Attack[Any, Any]]) -> Campaign:
     if not isinstance(attacker, who.Evasion):
         raise NotBuiltError(f"attackers of kind {attacker.kind} are not built yet")
-    if model.system.class_count is None or model.system.task.value != "classification":
-        raise NotBuiltError(f"task: {model.system.task} is not built yet; redan attacks classification")
+    aim = _aim(attacker.goal, model.system.task)
     within, knowledge = _set(attacker.change), _ACCESS[attacker.knowledge]
     capability = Capability(attacker.capability.queries_per_row, attacker.capability.usd_per_1000_queries)
     mode = Mode(model.attacks.mode.value)
     lent = attacker.knowledge is who.Knowledge.SURROGATE
-    chosen = attacks_of(mode, within, knowledge, model.system.class_count, capability, surrogates=lent)
+    chosen = attacks_of(mode, within, knowledge, _outcomes(model, aim), capability, surrogates=lent)
     own = tuple(
         (name, attack) for name, attack in added.items() if _misfit(attack, within, knowledge) is None
     )  # fmt: skip
     return Campaign(
         attacker=attacker,
         within=within,
-        aim=_aim(attacker.goal),
+        aim=aim,
         knowledge=knowledge,
         capability=capability,
         attacks=tuple(named for named in (*chosen, *own) if named[0] not in model.attacks.skip),
     )
+
+
+def _outcomes(model: ThreatModel, aim: Aim) -> int:
+    """How many outcomes goals and attacks see of an answer."""
+    return aim.task.outcomes(model.system.class_count or 2)
 
 
 def _misfit(attack: Attack[Any, Any], within: Bounded, knowledge: Access) -> str | None:
@@ -152,7 +158,7 @@ def _misfit(attack: Attack[Any, Any], within: Bounded, knowledge: Access) -> str
 
 def _chosen(campaign: Campaign, model: ThreatModel, known: Mapping[str, Technique]) -> Iterator[Step]:
     for name, attack in campaign.attacks:
-        classes = model.system.class_count or 2
+        classes = _outcomes(model, campaign.aim)
         eot = eot_of(Mode(model.attacks.mode.value), model.attacks.eot)
         most = cost(attack, classes, eot)
         asked = _asked(campaign, attack, classes, eot)

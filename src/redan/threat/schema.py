@@ -182,6 +182,7 @@ class ThreatModel(Part):
                         )
             if system is not None:
                 _check_against_system(i, attacker, system)
+        _check_deviations(attackers)
         return attackers
 
     @field_validator("requirements")
@@ -201,11 +202,25 @@ class ThreatModel(Part):
     def _requirements_fit_task(self) -> Self:
         for i, requirement in enumerate(self.requirements):
             worst = requirement.metric is Metric.WORST_CLASS_ROBUST_ACCURACY
-            if worst and self.system.task is Task.REGRESSION:
+            if worst and self.system.task is not Task.CLASSIFICATION:
                 raise wrong(
-                    f"is {requirement.metric}, and task: regression has no classes", "requirements", i, "metric"
+                    f"is {requirement.metric}, and task: {self.system.task} has no one class a row",
+                    *("requirements", i, "metric"),
                 )
         return self
+
+
+def _check_deviations(attackers: tuple[Attacker, ...]) -> None:
+    """Raise unless all attackers of a regression agree how far off is wrong: the clean answers are judged by it too."""
+    told: dict[int, float] = {}
+    for i, attacker in enumerate(attackers):
+        match attacker:
+            case Evasion(goal=DeviateGoal(deviate=by)):
+                told[i] = by
+                first = next(iter(told))
+                if by != told[first]:
+                    at = f"attackers[{first}]"
+                    raise wrong(f"must be {told[first]:g} as of {at}: it says which clean answers are right", i, "goal")
 
 
 def _check_against_system(i: int, attacker: Attacker, system: System) -> None:
@@ -219,6 +234,8 @@ def _check_against_system(i: int, attacker: Attacker, system: System) -> None:
             match goal:
                 case TargetedGoal(targeted=int() as target):
                     _check_class(system, target, i, "goal", "targeted")
+                case TargetedGoal() if system.task is Task.MULTILABEL:
+                    raise wrong("must be a label's number for task: multilabel", i, "goal", "targeted")
         case Poisoning(goal=goal, capability=capability):
             match goal:
                 case BackdoorGoal(backdoor=backdoor):

@@ -185,6 +185,9 @@ class Expectation(Part):
     """The difference that is accepted."""
 
 
+_DETECTION = ("detection", "object-detection", "object_detection", "segmentation")
+
+
 class System(Part):
     """The system that is attacked."""
 
@@ -219,6 +222,16 @@ class System(Part):
     """How the model is trained."""
     expect: Expectation | None = None
     """What the owner knows of the model."""
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _known(cls, value: object) -> object:
+        if value in _DETECTION:
+            raise wrong(
+                f"must be classification, multilabel or regression: redan does not attack {value}, whose answers "
+                "(boxes, masks) have no right or wrong a row; assess the classifier of the crops"
+            )
+        return value
 
     @field_validator("classes")
     @classmethod

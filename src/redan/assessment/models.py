@@ -1,0 +1,310 @@
+"""The models that a threat-model file names, as targets that take the system's inputs.
+
+Weights are safetensors, estimators skops, tree ensembles and graphs their libraries' own files: none of them can run
+code. What can (a pickle) is read only where the caller said so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from redan.assessment.imports import called, named
+from redan.data.ranges import Ranges
+from redan.errors import NotBuiltError, TargetError, ThreatModelError
+from redan.evidence.folder import file_digest
+from redan.protocols import Access
+from redan.targets import Output, Target, from_torch
+from redan.targets.affine import affine
+from redan.targets.isolated import load_joblib_isolated
+from redan.targets.onnx import load_onnx
+from redan.targets.sklearn import from_sklearn
+from redan.targets.skops_file import load_skops
+from redan.targets.torch_files import load_export, load_torchscript
+from redan.targets.trees import load_trees
+from redan.threat import system as said
+from redan.threat.attackers import Evasion, Knowledge
+from redan.threat.model import (
+    Checkpoint,
+    Endpoint,
+    Export,
+    Factory,
+    Http,
+    HttpProtocol,
+    HuggingFace,
+    Joblib,
+    Model,
+    Onnx,
+    Sklearn,
+    TorchScript,
+    Trees,
+)
+from redan.threat.schema import ThreatModel
+from redan.threat.system import Task
+from redan.wire.service import Protocol, Service
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model of the file as a target. digest: sha256 of what it is; None where nobody can tell (an endpoint)."""
+
+    target: Target[Tensor]
+    digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """What decides how a model is read. folder: of the threat-model file. rows: real ones, in the data's own units,
+    for a model whose gradients must be shown to be its own. climbed: whether an attacker needs gradients of it.
+    trust: whether pickles may be read.
+    """
+
+    model: ThreatModel
+    folder: Path
+    rows: Tensor
+    ranges: Ranges | None
+    climbed: bool
+    trust: bool
+
+    @property
+    def output(self) -> Output:
+        """What the model's numbers are."""
+        system = self.model.system
+        if system.task is Task.MULTILABEL and system.output is said.Output.PROBABILITIES:
+            return Output.SIGMOIDS
+        return _OUTPUT[system.output]
+
+    @property
+    def classes(self) -> int | None:
+        """How many scores a row gets."""
+        return 1 if self.model.system.task is Task.REGRESSION else self.model.system.class_count
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The classes' names in order, where the file has them."""
+        said_classes = self.model.system.classes
+        return said_classes if isinstance(said_classes, tuple) else None
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The box that the model's own inputs live in."""
+        if self.ranges is not None:
+            return self.ranges.outermost
+        bounds: tuple[float, float] | None = getattr(self.model.system.inputs, "bounds", None)
+        return bounds or (0.0, 1.0)
+
+
+_OUTPUT = {
+    said.Output.LOGITS: Output.LOGITS,
+    said.Output.PROBABILITIES: Output.PROBABILITIES,
+    said.Output.LABELS: Output.LABELS,
+    said.Output.VALUE: Output.VALUE,
+}
+
+
+def _load(module: nn.Module, path: Path) -> None:
+    if not path.is_file():
+        raise TargetError(f"there is no weights file {path}; check system.model.weights")
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise TargetError(
+            f"{path} is not a safetensors file ({error}); write one with safetensors.torch.save_model"
+        ) from error
+    have, need = set(weights), set(module.state_dict())
+    if have != need:
+        odd = sorted(have ^ need)
+        raise TargetError(
+            f"the weights in {path.name} are not this module's: {len(odd)} names differ ({', '.join(odd[:3])}); "
+            "check the factory and its arguments"
+        )
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        detail = str(error).splitlines()[-1].strip()
+        raise TargetError(
+            f"the weights in {path.name} do not fit the module ({detail}); check its arguments"
+        ) from error
+
+
+def _model_digest(module: nn.Module, folder: Path) -> str:
+    """sha256 over the module's tensors, by name, and over those files beside the threat model that define it."""
+    found = hashlib.sha256()
+    state = module.state_dict()
+    for name in sorted(state):
+        found.update(name.encode() + state[name].detach().cpu().contiguous().numpy().tobytes())
+    files = {getattr(sys.modules.get(type(part).__module__), "__file__", None) for part in module.modules()}
+    for path in sorted(Path(file) for file in files if file is not None):
+        if path.is_relative_to(folder) and "site-packages" not in path.parts:
+            found.update(file_digest(path).encode())
+    return found.hexdigest()
+
+
+def _in_file(path: Path, folder: Path, key: str) -> Path:
+    """A file of the threat model. Raises TargetError where there is none."""
+    whole = folder / path
+    if not whole.exists():
+        raise TargetError(f"there is no {whole}; check system.model.{key}")
+    return whole
+
+
+def _made(model: Factory | Checkpoint, folder: Path, key: str) -> nn.Module:
+    made = called(named(str(model.factory), folder, key), key, folder, **dict(model.arguments))
+    if not isinstance(made, nn.Module):
+        raise TargetError(f"{key} returned {type(made).__name__}; it must return a torch.nn.Module")
+    return made
+
+
+_PROTOCOL = {
+    HttpProtocol.OIP_V2: Protocol.OIP_V2,
+    HttpProtocol.MLFLOW: Protocol.MLFLOW,
+    HttpProtocol.MAPPING: Protocol.MAPPING,
+}
+
+
+def _service(said: Endpoint, classes: tuple[str, ...] | None) -> Service:
+    """An endpoint of the file. classes: their names, in order, by which an answer may tell them."""
+    response = said.response
+    if classes is not None and "classes" not in (response or {}):
+        response = {**(response or {}), "classes": list(classes)}
+    auth = {} if said.auth is None else {"auth_header": said.auth.header, "auth_env": said.auth.env}
+    return Service(
+        url=said.url,
+        protocol=_PROTOCOL[said.protocol],
+        model=said.model,
+        request=said.request,
+        response=response,
+        **auth,
+        timeout_seconds=said.timeout_seconds,
+        concurrency=said.concurrency,
+        rows_per_request=said.rows_per_request,
+    )
+
+
+def _module(model: Model, how: Loading) -> nn.Module | None:
+    """The model as a torch module; None for one that is none."""
+    folder = how.folder
+    match model:
+        case Factory(factory=name, weights=weights):
+            module = _made(model, folder, f"system.model.factory '{name}'")
+            if weights is not None:
+                _load(module, folder / weights)
+            return module
+        case TorchScript(torchscript=path):
+            return load_torchscript(_in_file(path, folder, "torchscript"))
+        case Export(export=path):
+            return load_export(_in_file(path, folder, "export"))
+        case Checkpoint(checkpoint=path, factory=factory):
+            from redan.targets.checkpoint import load_checkpoint
+
+            own = None if factory is None else _made(model, folder, f"system.model.factory '{factory}'")
+            return load_checkpoint(_in_file(path, folder, "checkpoint"), trust=how.trust, module=own)
+        case HuggingFace(huggingface=path):
+            from redan.targets.huggingface import load_huggingface
+
+            return load_huggingface(_in_file(path, folder, "huggingface")).module
+    return None
+
+
+def _other(model: Model, how: Loading) -> Target[Tensor]:
+    """A model that is no torch module, as a target that takes the data as they are."""
+    folder, output, bounds = how.folder, how.output, how.bounds
+    match model:
+        case Onnx(onnx=path):
+            return load_onnx(
+                _in_file(path, folder, "onnx"),
+                bounds=bounds,
+                classes=how.classes,
+                output=output,
+                rows=how.rows,
+                gradients=how.climbed,
+            )
+        case Sklearn(sklearn=path):
+            estimator = load_skops(_in_file(path, folder, "sklearn"))
+            return from_sklearn(estimator, bounds=bounds, output=output, rows=how.rows if how.climbed else None)
+        case Joblib(joblib=path):
+            isolated = load_joblib_isolated(_in_file(path, folder, "joblib"), trust=how.trust)
+            return from_sklearn(isolated, bounds=bounds, output=output)
+        case Trees(trees=path):
+            return load_trees(_in_file(path, folder, "trees"), bounds=bounds, output=output, classes=how.classes)
+        case Http(http=endpoint):
+            from redan.targets.http import from_http
+
+            return from_http(_service(endpoint, how.names), bounds=bounds, classes=how.classes, output=output)
+    kind = next(iter(type(model).model_fields))
+    raise NotBuiltError(f"models of kind {kind} are not built yet; name a factory that returns a torch.nn.Module")
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ThreatModelError(f"run.device '{name}' is not there; use auto or cpu") from error
+
+
+def _served(model: Model, how: Loading) -> Served:
+    """One model of the file, taking what the system takes."""
+    module = _module(model, how)
+    if module is not None:
+        norm = getattr(how.model.system.inputs, "normalization", None)
+        inner: Target[Tensor] = from_torch(
+            module.to(_device(how.model.run.device)),
+            bounds=how.bounds,
+            classes=how.classes,
+            normalization=None if norm is None else (norm.mean, norm.std),
+            output=how.output,
+        )
+        return Served(_on_unit(inner, how), _model_digest(module, how.folder))
+    file = next(iter(model.model_dump().values()))
+    found = file_digest(how.folder / file) if isinstance(file, Path) else None
+    return Served(_on_unit(_normalized(_other(model, how), how), how), found)
+
+
+def _normalized(target: Target[Tensor], how: Loading) -> Target[Tensor]:
+    """The target with the file's normalization before it."""
+    norm = getattr(how.model.system.inputs, "normalization", None)
+    if norm is None:
+        return target
+    mean, std = (torch.tensor(part, dtype=target.dtype) for part in (norm.mean, norm.std))
+    channel = (-1, *[1] * (how.rows.dim() - 2))
+    return affine(target, (1 / std).reshape(channel), (-mean / std).reshape(channel), how.bounds)
+
+
+def _on_unit(target: Target[Tensor], how: Loading) -> Target[Tensor]:
+    """The target for rows whose columns lie on [0, 1], each over its own range."""
+    if how.ranges is None:
+        return target
+    return affine(target, torch.from_numpy(how.ranges.width), torch.from_numpy(how.ranges.low), (0.0, 1.0))
+
+
+def served(how: Loading) -> tuple[Served, Mapping[str, Sequence[Served]]]:
+    """The system's model, and the models that attackers hold instead of it, by the attacker's name."""
+    lent = {
+        attacker.name: [_served(each, how) for each in attacker.surrogates]
+        for attacker in how.model.attackers
+        if isinstance(attacker, Evasion) and attacker.surrogates
+    }
+    return _served(how.model.system.model, how), lent
+
+
+def check_access(model: ThreatModel, target: Target[Tensor]) -> None:
+    """Raise ThreatModelError for an attacker who would see more of the model than it shows."""
+    for i, attacker in enumerate(model.attackers):
+        if not isinstance(attacker, Evasion) or attacker.knowledge is Knowledge.SURROGATE:
+            continue
+        if Access[attacker.knowledge.name] > target.access:
+            shows = target.access.name.lower()
+            raise ThreatModelError(
+                f"attackers[{i}].knowledge is {attacker.knowledge}, but this model shows {shows}; say knowledge: "
+                f"{shows}, or knowledge: surrogate with a model like it"
+            )
