@@ -59,7 +59,7 @@ def mapped(service: Service, reading: Reading) -> Mapped:
             "scores and labels together, and add classes for their names"
         )
     slots = _slots(service.request)
-    if len(slots) != 1:
+    if slots not in (["$row"], ["$rows"]):
         raise SettingError(
             f'the endpoint\'s request must hold "$row" or "$rows" once, and no other text with a $ in front; it holds '
             f"{', '.join(slots) or 'none'}"

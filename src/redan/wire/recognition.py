@@ -45,7 +45,7 @@ class Seen:
             if self.columns is None:
                 self.columns = columns
             if columns != self.columns:
-                return f"{columns or 'one'} numbers a row where the first answer had {self.columns or 'one'}"
+                return f"{_form(columns)} where the first answer had {_form(self.columns)}"
             missing = np.isnan(answers)
             if columns:
                 shown = int((~missing).sum(1).max())
@@ -63,6 +63,10 @@ class Seen:
             rounded = self._count >= _ENOUGH and 1 <= self._digits <= _DIGITS
             few = self.columns is not None and self._most_shown is not None and self._most_shown < self.columns
             return Recognised(self._digits if rounded else None, self._most_shown if few else None)
+
+
+def _form(columns: int) -> str:
+    return f"{columns} numbers a row" if columns else "a single number a row"
 
 
 def _rounded(numbers: NDArray[np.float64], digits: int) -> bool:
