@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from redan.errors import SettingError
-from redan.goals import LeastLikely, Targeted, Untargeted
+from redan.goals import Deviate, FlipLabels, LeastLikely, Targeted, Task, Untargeted, Wrong
+from redan.losses import cross_entropy, margin
 
 Z = torch.tensor([[0.1, 0.9, 0.5], [0.7, 0.2, 0.1], [0.3, 0.3, 0.4]])
 Y = torch.tensor([0, 0, 2])
@@ -98,3 +99,79 @@ def test_goals_of_no_rows() -> None:
     assert Untargeted().about(nobody, nothing).reached(nothing).shape == (0,)
     assert Targeted(2).about(nobody, nothing).loss(nothing).shape == (0,)
     assert len(Untargeted().about(nobody, nothing).ways(nothing, 9)) == 2
+
+
+LABELS = torch.tensor([[1, 0, 1], [0, 0, 1], [1, 1, 1]])
+SCORES = torch.tensor([[2.0, -1.0, 0.5], [-1.0, 0.5, 1.0], [0.5, 1.0, -2.0]])
+
+
+def test_labels_are_right_when_all_of_them_are() -> None:
+    goal = FlipLabels().about(LABELS, SCORES)
+
+    assert goal.right(SCORES).tolist() == [True, False, False]
+    assert goal.reached(SCORES).tolist() == [False, True, True]
+
+
+def test_one_label_alone() -> None:
+    goal = FlipLabels(2).about(LABELS, SCORES)
+
+    assert goal.reached(SCORES).tolist() == [False, False, True]
+    assert goal.right(SCORES).tolist() == [True, False, False]  # whatever the attacker wants
+    with pytest.raises(SettingError, match="from 0 to 2"):
+        FlipLabels(3).about(LABELS, SCORES)
+
+
+def test_values_are_right_within_what_is_allowed() -> None:
+    values, answers = torch.tensor([1.0, 1.0, 1.0], dtype=torch.float64), torch.tensor([[1.1], [1.3], [0.5]])
+    goal = Deviate(0.2).about(values, answers)
+
+    assert goal.right(answers).tolist() == [True, False, False]
+    assert goal.reached(answers).tolist() == [False, True, True]
+    for by in (0.0, -1.0, float("nan")):
+        with pytest.raises(SettingError, match="above 0"):
+            Deviate(by)
+
+
+@pytest.mark.parametrize(
+    ("goal", "answers"),
+    [
+        (FlipLabels().about(LABELS, SCORES), torch.randn(3, 3, generator=torch.Generator().manual_seed(0))),
+        (FlipLabels(1).about(LABELS, SCORES), torch.randn(3, 3, generator=torch.Generator().manual_seed(1))),
+        (Deviate(0.5).about(torch.zeros(3), SCORES), torch.randn(3, 1, generator=torch.Generator().manual_seed(2))),
+    ],
+)
+def test_the_margin_is_above_0_exactly_when_the_goal_is_reached(
+    goal: FlipLabels | Deviate, answers: torch.Tensor
+) -> None:
+    scores = goal.scores(answers)
+
+    assert torch.equal(margin(scores, goal) > 0, goal.reached(answers))
+    assert torch.equal(goal.loss(scores), margin(scores, goal))
+    assert bool(cross_entropy(scores, goal).isfinite().all())
+    assert goal.take(torch.tensor([2, 0])).reached(answers[[2, 0]]).tolist() == goal.reached(answers)[[2, 0]].tolist()
+
+
+@pytest.mark.parametrize("goal", [FlipLabels().about(LABELS, SCORES), Deviate(0.5).about(torch.zeros(3), SCORES)])
+def test_each_wrong_label_and_each_side_is_a_way(goal: FlipLabels | Deviate) -> None:
+    columns = 3 if goal.task is Task.LABELS else 1
+    draw = torch.Generator().manual_seed(3)
+    ways = goal.ways(goal.scores(torch.randn(3, columns, generator=draw)), 9)
+    assert len(ways) == (3 if goal.task is Task.LABELS else 2)
+    reached = torch.zeros(3, dtype=torch.bool)
+    for _ in range(50):
+        answers = torch.randn(3, columns, generator=draw)
+        hits = torch.stack([way.reached(answers) for way in ways])
+        assert not bool((hits & ~goal.reached(answers)).any())
+        assert torch.equal(hits.any(0), goal.reached(answers))  # and together they are all there is
+        reached |= hits.any(0)
+    assert bool(reached.all())
+    assert ways[0].take(torch.tensor([1])).reached(answers[1:2]).tolist() == ways[0].reached(answers)[1:2].tolist()
+
+
+def test_wrong_is_any_answer_that_is_not_right() -> None:
+    goal = Wrong(Targeted(1).about(Y, Z))
+    assert goal.reached(Z).tolist() == (~Untargeted(Y).right(Z)).tolist()
+
+
+def test_outcomes_of_each_task() -> None:
+    assert [task.outcomes(4) for task in Task] == [4, 5, 3]

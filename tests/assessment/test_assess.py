@@ -159,14 +159,6 @@ def test_an_attacker_who_is_not_built_does_not_hide_a_fail(shop: Write) -> None:
     assert [part.status for part in report.attackers] == ["assessed", "not built"]
 
 
-def test_regression_is_refused_by_name(shop: Write) -> None:
-    path = shop(
-        system__task="regression", system__classes=None, system__output="value", attackers__0__goal={"deviate": 0.5}
-    )
-    with pytest.raises(NotBuiltError, match="regression .*not built yet"):
-        redan.assess(path)
-
-
 @pytest.mark.parametrize("metric", ["median_distance", "certified_accuracy"])
 def test_a_metric_that_is_not_built_is_inconclusive(shop: Write, metric: str) -> None:
     report = redan.assess(shop(requirements__1={"metric": metric, "at_least": 0.01, "against": "anyone"}))

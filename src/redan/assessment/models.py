@@ -24,6 +24,9 @@ from redan.evidence.folder import file_digest
 from redan.protocols import Access
 from redan.targets import Output, Target, from_torch
 from redan.targets.affine import affine
+from redan.targets.checkpoint import load_checkpoint
+from redan.targets.http import from_http
+from redan.targets.huggingface import load_huggingface
 from redan.targets.isolated import load_joblib_isolated
 from redan.targets.onnx import load_onnx
 from redan.targets.sklearn import from_sklearn
@@ -203,13 +206,9 @@ def _module(model: Model, how: Loading) -> nn.Module | None:
         case Export(export=path):
             return load_export(_in_file(path, folder, "export"))
         case Checkpoint(checkpoint=path, factory=factory):
-            from redan.targets.checkpoint import load_checkpoint
-
             own = None if factory is None else _made(model, folder, f"system.model.factory '{factory}'")
             return load_checkpoint(_in_file(path, folder, "checkpoint"), trust=how.trust, module=own)
         case HuggingFace(huggingface=path):
-            from redan.targets.huggingface import load_huggingface
-
             return load_huggingface(_in_file(path, folder, "huggingface")).module
     return None
 
@@ -236,8 +235,6 @@ def _other(model: Model, how: Loading) -> Target[Tensor]:
         case Trees(trees=path):
             return load_trees(_in_file(path, folder, "trees"), bounds=bounds, output=output, classes=how.classes)
         case Http(http=endpoint):
-            from redan.targets.http import from_http
-
             return from_http(_service(endpoint, how.names), bounds=bounds, classes=how.classes, output=output)
     kind = next(iter(type(model).model_fields))
     raise NotBuiltError(f"models of kind {kind} are not built yet; name a factory that returns a torch.nn.Module")

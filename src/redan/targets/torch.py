@@ -34,8 +34,13 @@ class TorchTarget:
     std: Tensor | None = field(default=None, repr=False)
     fast: Cheaper | None = None  # how gradient passes are computed; None: not chosen yet, `accelerated` decides
 
-    access = Access.GRADIENTS
-    differentiable = True
+    @property
+    def access(self) -> Access:
+        return Access.GRADIENTS if self.differentiable else Access.LABELS
+
+    @property
+    def differentiable(self) -> bool:
+        return self.output is not Output.LABELS
 
     @property
     def surrogate(self) -> bool:
