@@ -37,6 +37,12 @@ def members(path: Path) -> dict[str, bytes]:
     return found
 
 
+def names(path: Path) -> set[str]:
+    """The names of the archive's files, without the folder around them. Nothing is unpacked."""
+    with zipfile.ZipFile(path) as archive:
+        return {name.partition("/")[2] for name in archive.namelist()}
+
+
 def written(files: Mapping[str, bytes]) -> io.BytesIO:
     """The files as an archive that torch reads."""
     stream = io.BytesIO()

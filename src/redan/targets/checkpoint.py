@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from redan.errors import TargetError
+from redan.targets.archive import names
 from redan.targets.torch import refuse_training
 
 _NESTED = ("state_dict", "model_state_dict", "model")
@@ -62,6 +64,8 @@ def load_checkpoint(path: Path | str, *, trust: bool, module: nn.Module | None =
 
 
 def _read(path: Path) -> Any:
+    if zipfile.is_zipfile(path) and "constants.pkl" in names(path):
+        raise TargetError(f"{path.name} is TorchScript; name it under torchscript, or call load_torchscript")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -76,8 +80,6 @@ def _read(path: Path) -> Any:
 
 def _unreadable(path: Path, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if "TorchScript" in reason:
-        return f"{path.name} is TorchScript; name it under torchscript, or call load_torchscript"
     return f"torch cannot read {path.name} ({reason[:150]}); save it again with torch.save"
 
 
