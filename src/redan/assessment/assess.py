@@ -11,6 +11,7 @@ from os import PathLike
 from pathlib import Path
 
 from redan.assessment.build import added_attacks, build
+from redan.assessment.calls import calls_line, ledgered
 from redan.assessment.distrust import distrust
 from redan.assessment.measuring import on_levels
 from redan.assessment.opening import begin, check_parts, first_line, on_path, reopened, same_run
@@ -29,7 +30,7 @@ from redan.evidence.summary import Summary
 from redan.evidence.verdict import settled
 from redan.goals import Aim, Deviate, FlipLabels, Task, Untargeted
 from redan.oracle import Limits, Purse
-from redan.targets import declared
+from redan.targets import declared, is_remote
 from redan.threat.file import read
 from redan.threat.inputs import ImageInputs
 from redan.threat.planner import Campaign, plan
@@ -131,26 +132,37 @@ def assess(
         )
     if found.ended is None or found.ended.why not in _OVER or found.ended.limits_hit:
         work = Session(ready, folder, found, Purse(spend), _cores(ready, workers), watch)
-        folder.append(*([] if resume is None else [ResumedLine(started=_now())]))
-        try:
-            why, rows, hit = _worked(work)
-            if not hit:
-                distrust(work, rows)
-                hit = [work.purse.hit] if work.purse.hit else []
-        except BaseException as error:
-            why = "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
-            folder.append(EndedLine(why=why, rows=found.taken(), limits_hit=[], seconds=_since(start)))
-            raise
-        last = EndedLine(why=why, rows=rows, limits_hit=hit, seconds=_since(start))
-        folder.append(last)
-        found.see(last)
-        keep_pictures(ready.loaded.model, ready.built, folder, found)
+        with ledgered(ready.built.target, folder):
+            _sat(work, start, resumed=resume is not None)
     report = found.report(folder.url)
     folder.write(REPORT, (report.model_dump_json(indent=2) + "\n").encode())
     return report
 
 
 _OVER = ("done", "decided")
+
+
+def _sat(work: Session, start: float, *, resumed: bool) -> None:
+    """One sitting, from its first line in the log to its last."""
+    ready, folder, found = work.ready, work.folder, work.summary
+    target = ready.built.target
+    folder.append(*([ResumedLine(started=_now())] if resumed else []))
+    try:
+        why, rows, hit = _worked(work)
+        if not hit:
+            distrust(work, rows)
+            hit = [work.purse.hit] if work.purse.hit else []
+    except BaseException as error:
+        why = "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
+        ended = EndedLine(why=why, rows=found.taken(), limits_hit=[], seconds=_since(start))
+        folder.append(*calls_line(target, ready.plan), ended)
+        raise
+    last = EndedLine(why=why, rows=rows, limits_hit=hit, seconds=_since(start))
+    found.see(last)
+    keep_pictures(ready.loaded.model, ready.built, folder, found)
+    calls = calls_line(target, ready.plan)
+    found.see(*calls)
+    folder.append(*calls, last)
 
 
 def _now() -> str:
@@ -223,6 +235,10 @@ def _campaign(session: Session, campaign: Campaign, rows: range) -> None:
     ready, found = session.ready, session.summary
     model, built = ready.loaded.model, ready.built
     tally = found.tallies[campaign.attacker.name]
+    if is_remote(built.target) and len(rows) > model.run.block:  # the same blocks after a kill: their calls are known
+        for first in range(rows.start, rows.stop, model.run.block):
+            _campaign(session, campaign, range(first, min(first + model.run.block, rows.stop)))
+        return
     pending = [row for row in rows if not tally.finished[row]]
     if not pending:
         return

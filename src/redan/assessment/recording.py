@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from redan.assessment.calls import settled
 from redan.assessment.measuring import Measured, measure
 from redan.engine.block import Job
 from redan.engine.outcomes import Outcomes, Status
@@ -58,6 +59,7 @@ class Recorder:
         )
         lines: list[Line] = [head, *self._lines(block, x, kept & (not forget), measured)]
         self.folder.append(*lines, name=name)
+        settled(self.job.target)
         if forget:
             self.folder.remove_inputs(file)
         return lines

@@ -196,6 +196,28 @@ class RetriedLine(_Line):
     name: str
 
 
+class CallsLine(_Line):
+    """What an endpoint was sent so far, by all sittings: sent = answered + refused + failed + unknown."""
+
+    event: Literal["calls"] = "calls"
+    sent: int
+    answered: int
+    refused: int
+    """Not now (429, 503); asked again later."""
+    failed: dict[str, int]
+    """By reason; those that never left are not in `sent`."""
+    unknown: list[str]
+    """Ids of requests without an outcome, which the endpoint may have answered."""
+    rows: int
+    """Inputs in the requests that were sent."""
+    replayed: int
+    """Inputs' requests that this sitting took from the ledger of one that was cut off."""
+    usd: float | None
+    """What the requests cost, at the price of the attackers' queries."""
+    notes: list[str]
+    """What was recognised of the answers."""
+
+
 class ResumedLine(_Line):
     """A run that was broken off goes on from here."""
 
@@ -215,7 +237,9 @@ class EndedLine(_Line):
     seconds: float
 
 
-Line: TypeAlias = RunLine | BlockLine | RowLine | ExaminedLine | RetryLine | RetriedLine | ResumedLine | EndedLine
+Line: TypeAlias = (
+    RunLine | BlockLine | RowLine | ExaminedLine | RetryLine | RetriedLine | CallsLine | ResumedLine | EndedLine
+)
 _LINE: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="event")])
 
 

@@ -274,6 +274,22 @@ class ErrorPart(_Part):
     """The first such row's id."""
 
 
+class CallsPart(_Part):
+    """What an endpoint was sent, by all sittings of the run: sent = answered + refused + failed + unknown."""
+
+    sent: int
+    answered: int
+    refused: int
+    """Not now (429, 503)."""
+    failed: dict[str, int]
+    unknown: list[str]
+    """Ids of requests without an outcome, of a sitting that was killed."""
+    rows: int
+    replayed: int
+    usd: float | None
+    notes: list[str]
+
+
 class RunPart(_Part):
     """The run and all its settings that decide a number."""
 
@@ -313,6 +329,8 @@ class Report(_Part):
     skipped: list[str]
     errors: list[ErrorPart]
     limits_hit: list[str]
+    calls: CallsPart | None = None
+    """Requests to an endpoint; null for a model that is here."""
     shows_not: list[str]
     """What this report does not show."""
     run: RunPart

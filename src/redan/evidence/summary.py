@@ -13,6 +13,7 @@ from redan.evidence.folder import RunFolder
 from redan.evidence.log import (
     AttackerHead,
     BlockLine,
+    CallsLine,
     EndedLine,
     ExaminedLine,
     Line,
@@ -22,7 +23,7 @@ from redan.evidence.log import (
     RowLine,
     RunLine,
 )
-from redan.evidence.report import AttackerPart, Report, RetryPart, RunPart, Tried, Verdict
+from redan.evidence.report import AttackerPart, CallsPart, Report, RetryPart, RunPart, Tried, Verdict
 from redan.evidence.risk import ranked
 from redan.evidence.standing import standing
 from redan.evidence.tally import Tally
@@ -43,6 +44,7 @@ class Summary:
             each.name: Tally(each, head.labels, head.classes) for each in head.attackers if each.status == "assessed"
         }
         self.ended: EndedLine | None = None
+        self.calls: CallsLine | None = None
         self._seconds = 0.0
 
     def see(self, *lines: Line) -> None:
@@ -55,6 +57,8 @@ class Summary:
                     self._tally(line.attacker).block(line)
                 case ExaminedLine() | RetryLine() | RetriedLine():
                     self._tally(line.attacker).later(line)
+                case CallsLine():
+                    self.calls = line
                 case EndedLine():
                     self.ended = line
                     self._seconds += line.seconds
@@ -102,6 +106,7 @@ class Summary:
             skipped=head.skipped,
             errors=[part for tally in self.tallies.values() for part in tally.errors(rows)],
             limits_hit=hit,
+            calls=None if self.calls is None else CallsPart(**self.calls.model_dump(exclude={"event"})),
             shows_not=[*_SHOWS_NOT, *(f"{part.name}: {part.reason}" for part in parts if part.counts is None)],
             run=RunPart(
                 id=head.id,

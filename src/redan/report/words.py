@@ -271,6 +271,22 @@ def noted(report: Report) -> list[str]:
     return found + cautions(report)
 
 
+def calls(report: Report) -> list[str]:
+    """What the endpoint was sent, and what was recognised of its answers; nothing for a model that is here."""
+    part = report.calls
+    if part is None:
+        return []
+    failed = ", ".join(f"{count:,} {reason}" for reason, count in part.failed.items())
+    ends = (
+        f"{part.answered:,} answered",
+        f"{part.refused:,} refused for now" if part.refused else "",
+        f"{sum(part.failed.values()):,} failed ({failed})" if part.failed else "",
+        f"{len(part.unknown):,} of unknown fate, and billed" if part.unknown else "",
+    )
+    money = "" if part.usd is None else f"; about {part.usd:,.2f} USD"
+    return [f"the endpoint was sent {part.sent:,} requests: {', '.join(filter(None, ends))}{money}", *part.notes]
+
+
 def cautions(report: Report) -> list[str]:
     """Warnings of the preflight, rows not judged, what was skipped, what ended the run."""
     said = [
@@ -281,6 +297,7 @@ def cautions(report: Report) -> list[str]:
     said += [f"{e.rows:,} rows could not be judged: {e.reason} (first: {e.first})" for e in report.errors]
     said += [f"skipped on request: {name}" for name in report.skipped]
     said += [f"our own limit of {hit} ended the run: rows cut off are undecided" for hit in report.limits_hit]
+    said += calls(report)
     if report.run.gate and report.run.rows < report.run.planned:
         said.append(f"the gate took {report.run.rows:,} of {report.run.planned:,} rows: no more were needed to decide")
     if any(part.counts is not None and part.counts.missing for part in report.attackers):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from redan.protocols import Access
 from redan.targets.base import Asked, Output, Remote, Target, is_remote
+from redan.wire.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,16 @@ class RemoteAffine(Affine):
         found = self.target.asked(_moved(self, x))
         return found._replace(scores=found.scores.to(x.dtype))
 
-    def settle(self) -> None:
-        self.target.settle()
+    @property
+    def ledger(self) -> Ledger:
+        return self.target.ledger
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.target.notes
+
+    def close(self) -> None:
+        self.target.close()
 
 
 def _moved(through: Affine, x: Tensor) -> Tensor:

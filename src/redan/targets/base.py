@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from redan.protocols import Access
+from redan.wire.ledger import Ledger
 
 X_contra = TypeVar("X_contra", contravariant=True)
 
@@ -98,8 +99,18 @@ class Remote(Target[Tensor], Protocol):
         """The answers to x (N, …), each row asked once; rows without an answer say why."""
         ...
 
-    def settle(self) -> None:
-        """What was answered so far is in evidence: a run that goes on will not ask for it again."""
+    @property
+    def ledger(self) -> Ledger:
+        """Where every call is written down before it is made."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was recognised of its answers, in sentences."""
+        ...
+
+    def close(self) -> None:
+        """Let the connections and the ledger's file go."""
         ...
 
 

@@ -91,6 +91,11 @@ class HttpTarget:
         return Asked(scores, reasons)
 
     @property
+    def ledger(self) -> Ledger:
+        """Where every request is written down before it is sent."""
+        return self.client.ledger
+
+    @property
     def bill(self) -> Bill:
         """What the endpoint was sent, as the ledger has it."""
         return self.client.ledger.bill

@@ -9,6 +9,8 @@ One JSON object a line, appended:
 {"id": "token-1.1", "told": {"tensor": "x"}}           what the endpoint says of itself: it stands for good
 {"id": "token-7.1", "refused": 429}                    not now
 {"id": "token-7.1", "failed": "timeout", "why": "…", "status": null, "last": true}
+{"before": {"sent": 3}, "failed": {"timeout": 1}}      what was asked before the ledger had a file
+{"stands": digest, "told": {"tensor": "x"}}            what the endpoint said of itself then
 {"settled": true}                                      all above is in evidence that is on disk
 """
 

@@ -65,7 +65,7 @@ class Ledger:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self.path = None if path is None else Path(path)
+        self.path: Path | None = None
         self._lock = threading.Lock()
         self._service: str | None = None
         self._token, self._number = secrets.token_hex(4), 0
@@ -75,12 +75,35 @@ class Ledger:
         self._past: dict[str, deque[Question]] = defaultdict(deque)
         self._standing: dict[str, Question] = {}
         self._file: int | None = None
-        if self.path is not None:
+        self._before: tuple[str, ...] = ()
+        if path is not None:
+            self.attach(path)
+
+    def attach(self, path: str | os.PathLike[str]) -> None:
+        """Keep a ledger of memory in a file from now on: what the file holds already was asked before.
+
+        What was asked in memory is in the bill, and is never given again. Raises EvidenceError as the class does.
+        """
+        with self._lock:
+            if self._file is not None:
+                raise EvidenceError(f"the ledger is kept in {self.path} already; attach another one")
+            service, spent, failed = self._service, +self._tally, +self._failed
+            self.path, self._service = Path(path), None
             self._file = opened(self.path)
             self._finalizer = weakref.finalize(self, os.close, self._file)
             self._load()
+            if service is not None and self._service is None:
+                self._service = service
+                self._write({"ledger": VERSION, "service": service})
             self._write({"sitting": self._token})
-        self._before = tuple(self._open)
+            self._before = tuple(self._open)
+            if spent or failed:
+                self._write({"before": dict(spent), "failed": dict(failed)})
+            for digest, question in self._standing.items():
+                if isinstance(question.outcome, Told):
+                    self._write({"stands": digest, "told": dict(question.outcome.facts)})
+        if service is not None:
+            self.belongs(service)
 
     # -- what was asked before ------------------------------------------------------------------------------
 
@@ -222,6 +245,13 @@ class Ledger:
                 pass
             case {"settled": True}:
                 questions.clear()
+            case {"before": dict() as spent, "failed": dict() as failed}:
+                self._tally.update(spent)
+                self._failed.update(failed)
+            case {"stands": str() as digest, "told": dict()}:
+                outcome, _ = outcome_of(line)
+                if isinstance(outcome, Told):
+                    self._standing[digest] = Question("", digest, 0, outcome=outcome)
             case {"id": str() as name, "intent": str() as digest, "rows": int() as rows}:
                 key, _, at = name.rpartition(".")
                 question = questions.get(key) or Question(key, digest, rows)

@@ -1,0 +1,69 @@
+"""A run on a model behind calls: its ledger beside the evidence, and what it was asked in all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fsspec.implementations.local import LocalFileSystem
+from torch import Tensor
+
+from redan.errors import EvidenceError
+from redan.evidence.folder import RunFolder
+from redan.evidence.log import CallsLine
+from redan.targets import Target, is_remote
+from redan.threat.planner import Plan
+
+LEDGER = "ledger.jsonl"
+"""In the run folder: every request before it was sent, and its answer."""
+
+
+@contextmanager
+def ledgered(target: Target[Tensor], folder: RunFolder) -> Iterator[None]:
+    """The calls of a remote target are written to the run folder, and those of a sitting that was killed are known.
+
+    Raises EvidenceError where the folder is on no disk of this machine: a line must be there before a call is made.
+    """
+    if not is_remote(target):
+        yield
+        return
+    if not isinstance(folder.files, LocalFileSystem):
+        raise EvidenceError(
+            f"{folder.url}: the ledger of an endpoint's calls must be on a disk of this machine; give a folder with "
+            "--out or run.out, and copy it when the run is done"
+        )
+    target.ledger.attach(f"{folder.root}/{LEDGER}")
+    try:
+        yield
+    finally:
+        target.close()
+
+
+def settled(target: Target[Tensor]) -> None:
+    """All answers so far are in evidence that is on disk."""
+    if is_remote(target):
+        target.ledger.settle()
+
+
+def calls_line(target: Target[Tensor], plan: Plan) -> list[CallsLine]:
+    """What an endpoint was sent so far; nothing for a model that is here.
+
+    The price of a request's row is that of the attackers' queries, the highest of them.
+    """
+    if not is_remote(target):
+        return []
+    bill = target.ledger.bill
+    price = max((campaign.capability.price for campaign in plan.campaigns), default=0.0)
+    return [
+        CallsLine(
+            sent=bill.sent,
+            answered=bill.answered,
+            refused=bill.refused,
+            failed=dict(bill.failed),
+            unknown=list(target.ledger.unknown),
+            rows=bill.rows,
+            replayed=bill.replayed,
+            usd=bill.rows * price or None,
+            notes=list(target.notes),
+        )
+    ]
