@@ -65,7 +65,9 @@ class _Converted(nn.Module):
             answer = answer[..., 0]
         answer = answer.to(self.target.dtype)
         if self.direct:
-            return answer.clamp_min(float(np.log(torch.finfo(answer.dtype).tiny)))  # where as_scores stops as well
+            # The value stops where as_scores stops; the slope goes on, so that shares that are 0 can still be climbed.
+            least = float(np.log(torch.finfo(answer.dtype).tiny))
+            return answer + (answer.clamp_min(least) - answer).detach()
         return as_scores(answer, self.target.output, self.target.classes)
 
 
@@ -149,16 +151,15 @@ def _with_gradients(target: OnnxTarget, path: Path, graph: Any, rows: Tensor) ->
     if not len(rows):
         raise SettingError("rows are empty, but the gradients' conversion is checked on them; give a few real inputs")
     onnx.load_external_data_for_model(graph, str(path.resolve().parent))
-    module = convert(graph, session.input, session.output, called=path.name)
-    of_graph = torch.from_numpy(np.empty(0, session.dtype)).dtype
-    if session.batch is None:
-        return _checked(target, _Converted(target, module, of_graph, pieces=None), rows, path.name)
-    if session.batch < len(rows):  # many a graph of fixed length takes any: then a pass is one pass
-        try:
-            return _checked(target, _Converted(target, module, of_graph, pieces=None), rows, path.name)
+    numbers = torch.from_numpy(np.empty(0, session.dtype)).dtype
+    if session.batch is not None and session.batch < len(rows):
+        try:  # most graphs of a fixed number of rows take any, once their reshapes do: then a pass is one pass
+            module = convert(graph, session.input, session.output, called=path.name, freed=session.batch)
+            return _checked(target, _Converted(target, module, numbers, pieces=None), rows, path.name)
         except TargetError:
             pass
-    return _checked(target, _Converted(target, module, of_graph, pieces=session.batch), rows, path.name)
+    module = convert(graph, session.input, session.output, called=path.name)
+    return _checked(target, _Converted(target, module, numbers, pieces=session.batch), rows, path.name)
 
 
 def _checked(target: OnnxTarget, module: nn.Module, rows: Tensor, called: str) -> Paired:

@@ -1,6 +1,6 @@
 """Which ONNX operators have a differentiable counterpart here: two literal tables.
 
-Semantics: the operator schemas of the ONNX standard (https://onnx.ai/onnx/operators), for operator sets 7 to 24, in
+Semantics: the operator schemas of the ONNX standard (https://onnx.ai/onnx/operators), for operator sets 6 to 26, in
 inference. The domain ai.onnx.ml writes its own name before the operator's.
 """
 

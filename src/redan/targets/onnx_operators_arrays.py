@@ -143,7 +143,7 @@ def cumulative_sum(node: Node, x: Tensor, axis: Tensor) -> Tensor:
     along = int(axis)
     if node.get("reverse", 0):
         x = x.flip(along)
-    found = x.cumsum(along) - (x if node.get("exclusive", 0) else 0)
+    found = x.cumsum(along, dtype=x.dtype) - (x if node.get("exclusive", 0) else 0)
     return found.flip(along) if node.get("reverse", 0) else found
 
 

@@ -112,7 +112,7 @@ def _keeps(node: Node) -> bool:
 
 def reduce_sum(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
     along = _reduced_axes(node, x, axes)
-    return x if not along else x.sum(along, keepdim=_keeps(node))
+    return x if not along else x.sum(along, keepdim=_keeps(node), dtype=x.dtype)
 
 
 def reduce_mean(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
@@ -132,7 +132,7 @@ def reduce_min(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
 
 def reduce_product(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
     for axis in sorted(_reduced_axes(node, x, axes) or (), reverse=True):
-        x = x.prod(axis, keepdim=_keeps(node))
+        x = x.prod(axis, keepdim=_keeps(node), dtype=x.dtype)
     return x
 
 

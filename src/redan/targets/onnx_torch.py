@@ -17,6 +17,7 @@ from redan.targets.onnx_operators_node import Node
 
 _QUANTIZED = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
 _STANDARD = ("", "ai.onnx")
+_OLDEST = 6  # operator set: before it, shapes were attributes
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,24 +73,31 @@ def _run(step: Step, values: dict[str, Tensor | None]) -> None:
     values.update(zip_longest(step.outputs, (found,) if isinstance(found, Tensor) else found[: len(step.outputs)]))
 
 
-def convert(graph: Any, read: str, answered: str, *, called: str) -> GraphModule:
+def convert(graph: Any, read: str, answered: str, *, called: str, freed: int | None = None) -> GraphModule:
     """The part of an ONNX model (a ModelProto) that leads from its input `read` to its output `answered`, in torch.
 
     called: the model, for errors. What does not depend on the input is computed here, once. Weights that lie beside
-    the file must be in `graph` already. Raises NotBuiltError, naming the operators that have no counterpart.
+    the file must be in `graph` already. freed: a number of rows that the file's reshapes are fixed to, and that is made
+    any number there; whether the rows still stay apart is for the caller to check. Raises NotBuiltError, naming the
+    operators that have no counterpart.
     """
-    import onnx
+    import onnx.inliner
 
     if graph.functions:
         graph = onnx.inliner.inline_local_functions(graph)
     versions = {part.domain: part.version for part in graph.opset_import}
+    if versions.get("", _OLDEST) < _OLDEST:
+        raise NotBuiltError(
+            f"no gradients for {called}: its operator set {versions['']} is older than {_OLDEST}; convert it with "
+            "onnx.version_converter, or attack it with knowledge: scores"
+        )
     nodes = _needed(graph.graph.node, answered)
     _refuse_unknown([_operator(node) for node in nodes], called)
     stored = {tensor.name: _tensor(tensor, called) for tensor in graph.graph.initializer}
     constants: dict[str, Tensor | None] = {**stored, "": None}
     steps = []
     for node in nodes:
-        step = _step(node, versions, called)
+        step = _of_any_rows(_step(node, versions, called), constants, freed)
         if all(name in constants for name in step.inputs):
             _run(step, constants)
         else:
@@ -150,6 +158,16 @@ def _step(node: Any, versions: Mapping[str, int], called: str) -> Step:
     return Step(operation(settled), settled, tuple(node.input), tuple(node.output))
 
 
+def _of_any_rows(step: Step, constants: dict[str, Tensor | None], freed: int | None) -> Step:
+    """A reshape to a fixed number of rows, to as many rows as there are; any other step as it is."""
+    lengths = constants.get(step.inputs[1]) if step.node.operator == "Reshape" else None
+    if freed is None or lengths is None or not lengths.numel() or int(lengths[0]) != freed:
+        return step
+    name = f"{step.inputs[1]}, of any rows"
+    constants[name] = torch.cat([lengths.new_zeros(1), lengths[1:]])  # a 0 copies the length of that axis
+    return replace(step, inputs=(step.inputs[0], name))
+
+
 def _tensor(tensor: Any, called: str) -> Tensor:
     """A tensor of the file, as a copy."""
     import onnx
@@ -171,7 +189,7 @@ def _tensor(tensor: Any, called: str) -> Tensor:
 def logarithmic(module: GraphModule) -> GraphModule | None:
     """The same, answering the logarithm of what it answers, where it ends with a softmax; None where it does not.
 
-    The two agree, but the gradient of log softmax lives on where the softmax itself has rounded to 0 or 1.
+    The two agree, but the logarithm still has a gradient where a share has rounded to 0.
     """
     last = module.steps[-1] if module.steps else None
     if last is None or last.node.operator != "Softmax" or last.outputs != (module.answered,):
