@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -292,3 +294,14 @@ def test_a_detector_of_outliers_has_two_classes(cancer: tuple[Rows, NDArray[Any]
         inputs, found = torch.from_numpy(cancer[0]), model.predict(cancer[0])
         for output in (Output.LOGITS, Output.LABELS):
             assert (from_sklearn(model, output=output)(inputs).argmax(1).numpy() == (found == 1)).all()
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "targets" / "sklearn.md"
+
+
+@pytest.mark.extras
+def test_the_program_on_the_page_runs() -> None:
+    (program,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {}
+    exec(compile(program, str(PAGE), "exec", dont_inherit=True), names)  # noqa: S102  # our page
+    assert 50 < int(np.asarray(names["result"].success).sum()) < 500
