@@ -12,6 +12,7 @@ import os
 import random
 import socket
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ class Scene:
     described: bool = True
     life: float = 120.0
     echo: bool = False
+    under_way: int = 0
     draw: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,7 +79,14 @@ class Scene:
         return "fine"
 
     def write(self, request: Request, fate: str, rows: int) -> None:
-        line = {"id": request.headers.get("X-Request-ID"), "path": request.url.path, "fate": fate, "rows": rows}
+        line = {
+            "id": request.headers.get("X-Request-ID"),
+            "path": request.url.path,
+            "fate": fate,
+            "rows": rows,
+            "at": time.monotonic(),
+            "under_way": self.under_way + 1,
+        }
         os.write(self.file, json.dumps(line).encode() + b"\n")
 
 
@@ -127,7 +136,9 @@ def answer(path: str, x: np.ndarray[Any, Any]) -> object:
 def application(scene: Scene) -> Starlette:
     async def post(request: Request) -> Response:
         path, body = request.url.path, await request.body()
+        scene.under_way += 1
         await asyncio.sleep(scene.draw.uniform(*scene.latency))
+        scene.under_way -= 1  # below, nothing is waited for any more
         if scene.token is not None and request.headers.get("Authorization") != f"Bearer {scene.token}":
             scene.write(request, "denied", 0)
             said = request.headers.get("Authorization", "") if scene.echo else "no"
@@ -187,7 +198,9 @@ async def serve(scene: Scene) -> None:
     )
     parent = os.getppid()
     running = asyncio.create_task(server.serve(sockets=[heard]))
-    Path(scene.log + ".port").write_text(str(heard.getsockname()[1]), encoding="utf-8")
+    part = Path(scene.log + ".part")
+    part.write_text(str(heard.getsockname()[1]), encoding="utf-8")
+    part.rename(scene.log + ".port")  # whole, once it is there
     end = asyncio.get_running_loop().time() + scene.life
     while not running.done() and asyncio.get_running_loop().time() < end and os.getppid() == parent:
         await asyncio.sleep(0.1)

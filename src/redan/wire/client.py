@@ -107,22 +107,27 @@ class Client:
             for part, question in zip(parts, questions, strict=True)
         ]
         try:
-            done = wait(futures, return_when=FIRST_EXCEPTION).done
-            for future in done:
-                future.result()  # raises what one of them raised
-            return [future.result() for future in futures]
-        except BaseException:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
             stop.set()
             for future in futures:
                 future.cancel()
             wait(futures)  # what is under way still reaches the ledger
-            raise
+        raised = [future.exception() for future in futures if not future.cancelled()]
+        for error in raised:
+            if error is not None and not isinstance(error, Stopped):
+                raise error
+        return [future.result() for future in futures]
 
     def _until_done(
         self, how: Messages, part: NDArray[Any], question: Question, stop: threading.Event
     ) -> Answer | Failure:
         body = how.encode(part)
-        outcome = self._tried(question, stop, lambda name: self._infer(how, name, body, question.rows))
+        try:
+            outcome = self._tried(question, stop, lambda name: self._infer(how, name, body, question.rows))
+        except BaseException:
+            stop.set()  # before this thread takes up another
+            raise
         assert not isinstance(outcome, Told)  # noqa: S101  # for the type checker
         return outcome
 
