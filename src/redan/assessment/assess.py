@@ -16,7 +16,7 @@ from redan.assessment.distrust import distrust
 from redan.assessment.measuring import on_levels
 from redan.assessment.opening import begin, check_parts, first_line, on_path, reopened, same_run
 from redan.assessment.pictures import keep_pictures
-from redan.assessment.preflight import Level, Requirement, Scene, preflight, refuse
+from redan.assessment.preflight import Budget, Level, Requirement, Scene, preflight, refuse
 from redan.assessment.recording import Recorder
 from redan.assessment.session import Prepared, Session, Stage, job_of, told
 from redan.engine.intake import checked_rows, row_names
@@ -36,6 +36,7 @@ from redan.threat.inputs import ImageInputs
 from redan.threat.planner import Campaign, plan
 from redan.threat.schema import Auto
 
+_CALLS = 256  # that the preflight may make: how fast an endpoint is decides nothing
 _AT_A_TIME = 32  # rows that a gate takes before it looks: as many on every machine, since it decides where it stops
 
 
@@ -71,6 +72,7 @@ def inspect(threat_model: str | PathLike[str], *, trust_pickle: bool = False) ->
             built.x,
             built.y,
             aim=_wrong(ready),
+            budget=Budget(seconds=math.inf, queries=_CALLS) if is_remote(built.target) else Budget(),
             expected=None if said is None else (said.clean_accuracy, said.within),
             image=isinstance(model.system.inputs, ImageInputs),
             required=Requirement(at_least=max(rates), confidence=model.statistics.confidence) if rates else None,
