@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Make .envs/interop: redan, its tests' tools, and the real ART, Foolbox, CleverHans and torchattacks. A second call
+# with the same requirements does nothing. PYTHON names another interpreter than python3.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+environment="$root/.envs/interop"
+python="$environment/bin/python"
+stamp="$environment/requirements.sha256"
+
+# ART imports packaging, and its AutoAttack multiprocess, without asking for either.
+peers=(adversarial-robustness-toolbox==1.20.1 packaging multiprocess==0.70.19 scikit-learn==1.9.1)
+# Installed without what they ask for, of which torchvision and tensorflow are not needed by their torch attacks. What is
+# needed: eagerpy, GitPython and requests by Foolbox, absl-py by CleverHans, requests by torchattacks.
+bare=(foolbox==3.3.4 cleverhans==4.0.0 torchattacks==3.5.1)
+needed=(eagerpy==0.30.0 GitPython absl-py requests)
+
+digest="$(cat "$root/pyproject.toml" "$root/constraints.txt" "${BASH_SOURCE[0]}" | sha256sum | cut -d' ' -f1)"
+if [[ -x "$python" && -f "$stamp" && "$(<"$stamp")" == "$digest" ]]; then
+    echo "interop: $environment is up to date"
+    exit 0
+fi
+
+"${PYTHON:-python3}" -m venv --clear "$environment"
+"$python" -m pip install --quiet --upgrade "pip>=25.1"
+"$python" -m pip install --quiet -c "$root/constraints.txt" torch numpy
+"$python" -m pip install --quiet -c "$root/constraints.txt" -e "$root" --group "$root/pyproject.toml:dev" \
+    "${peers[@]}" "${needed[@]}"
+"$python" -m pip install --quiet --no-deps "${bare[@]}"
+"$python" -c "import art.attacks.evasion, art.estimators.classification, foolbox, torchattacks
+import cleverhans.torch.attacks.projected_gradient_descent, cleverhans.torch.attacks.hop_skip_jump_attack"
+echo "$digest" > "$stamp"
+echo "interop: $environment is ready"
