@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from redan.errors import TargetError
 from redan.protocols import Access
-from redan.targets import Output
+from redan.targets import Output, isolated
 from redan.targets.isolated import Isolated, load_joblib_isolated
 from redan.targets.isolated_child import read_frame, write_frame
 from redan.targets.sklearn import from_sklearn
@@ -238,6 +238,18 @@ def test_nonsense_on_the_wire_ends_it(chatty: Isolated) -> None:
     with pytest.raises(TargetError, match="answered nonsense and was ended"):
         chatty.predict_proba(rows(7))
     chatty.process.running.wait(10)
+
+
+@pytest.mark.extras
+def test_after_an_interrupt_no_answer_is_taken_for_another(chatty: Isolated, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(stream: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(isolated, "read_frame", interrupted)
+        chatty.predict_proba(rows(count=2))
+    with pytest.raises(TargetError, match="has ended"):
+        chatty.predict_proba(rows())
 
 
 @pytest.mark.extras

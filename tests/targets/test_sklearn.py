@@ -22,6 +22,7 @@ from redan.evasion.square import Square
 from redan.perturbations.norms import L2, Linf
 from redan.protocols import Access
 from redan.targets import Output
+from redan.targets.paired import Paired
 from redan.targets.sklearn import from_sklearn
 
 Rows = NDArray[np.float64]
@@ -197,6 +198,36 @@ def test_gradients_break_exactly_the_rows_that_can_be_broken(
     np.testing.assert_array_equal(np.asarray(climbed.success), breakable)
     broken = np.asarray(climbed.success) & right
     assert (np.asarray(climbed.distance)[broken] >= distance[broken] * (1 - 1e-9)).all()
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize("output", [Output.PROBABILITIES, Output.LOGITS, Output.LABELS])
+@pytest.mark.parametrize("count", [2, 3])
+def test_classes_come_in_the_order_in_which_they_are_meant(
+    cancer: tuple[Rows, NDArray[Any]], output: Output, count: int
+) -> None:
+    """Words are sorted by scikit-learn; the rows' class numbers follow the names of the system."""
+    from sklearn.linear_model import LogisticRegression
+
+    rows, y = cancer[0], cancer[1].copy()
+    if count == 3:
+        y[rows[:, 0] > 1.5] = "huge"
+    names = ["malignant", "huge", "benign"] if count == 3 else ["malignant", "benign"]
+    model = LogisticRegression(C=0.01).fit(rows, y)
+    assert names != model.classes_.tolist()
+    target = from_sklearn(model, bounds=(-20, 20), output=output, rows=rows, names=names)
+    inputs = torch.from_numpy(rows)
+    assert np.array_equal(np.array(names)[target(inputs).argmax(1).numpy()], model.predict(rows))
+    if output is not Output.LABELS:
+        assert isinstance(target, Paired)
+        np.testing.assert_allclose(target.module(inputs).numpy(), target(inputs).numpy(), atol=1e-8)
+    with pytest.raises(TargetError, match="fitted on the classes benign, .*malignant, but the system's are cat, dog"):
+        from_sklearn(model, output=output, names=["cat", "dog"])
+
+
+def test_numbers_have_no_names_to_be_ordered_by() -> None:
+    target = from_sklearn(Speaking([[0.2, 0.8]] * 3, [0, 1]), names=["malignant", "benign"])
+    assert target(x()).argmax(1).tolist() == [1, 1, 1]
 
 
 @pytest.mark.extras

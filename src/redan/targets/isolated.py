@@ -207,7 +207,7 @@ def _exchange(
             write_frame(process.requests, header, arrays)
             return read_frame(process.replies)
         except (OSError, EOFError) as error:
-            process.running.wait()
+            process.running.wait()  # it closed the pipe; if it goes on, the timer ends it
             if late.is_set():
                 raise TargetError(
                     f"the process of {process.name} did not answer within {process.seconds:g} s and was ended; give it "
@@ -222,6 +222,9 @@ def _exchange(
             raise TargetError(
                 f"the process of {process.name} answered nonsense and was ended; check the file"
             ) from error
+        except BaseException:  # an interrupt: the answer to this question must not be taken for the next one's
+            _kill(process.running)
+            raise
         finally:
             timer.cancel()
 
@@ -251,12 +254,12 @@ def _kill(running: subprocess.Popen[bytes]) -> None:
         else:
             running.kill()
     except ProcessLookupError:  # it ended meanwhile
-        return
+        pass
+    running.wait()
 
 
 def _end(process: _Process) -> None:
     _kill(process.running)
-    process.running.wait()
     for stream in (process.requests, process.replies, process.errors):
         try:
             stream.close()

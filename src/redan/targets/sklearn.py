@@ -6,7 +6,7 @@ Anything that speaks scikit-learn's protocol will do: `classes_` and one of `pre
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from redan.targets.function import FunctionTarget, from_function
 from redan.targets.isolated import Isolated
 from redan.targets.isolated_child import Described, asking, describe
 from redan.targets.paired import Paired, paired
+from redan.targets.sklearn_layers import Columns
 from redan.targets.sklearn_torch import exact_module
 
 __all__ = ["from_sklearn"]
@@ -42,6 +43,7 @@ def from_sklearn(
     bounds: tuple[float, float] = (0.0, 1.0),
     output: Output = Output.PROBABILITIES,
     rows: ArrayLike | Tensor | None = None,
+    names: Sequence[str] | None = None,
 ) -> Target[Tensor]:
     """A target from a fitted estimator, a pipeline or a search, for rows (N, d) in `bounds`.
 
@@ -50,11 +52,12 @@ def from_sklearn(
     order of `classes_`, VALUE `predict` of a regressor. bounds: the box of what the estimator is given, before any
     scaler in a pipeline. rows: real rows (N, d), which let it be climbed: a linear model, an MLP or a kernel machine,
     alone or after scalers, PCA or a selection of columns, gets gradients of an exact copy in torch, if the two answer
-    those rows alike. All others are attacked by scores, and those that answer LABELS by labels. Inputs are float64,
-    or float32 where all that the estimator learned is.
+    those rows alike. All others are attacked by scores, and those that answer LABELS by labels. names: the classes in
+    the order in which class numbers are meant, if it was fitted on words: its own order is that of the alphabet.
+    Inputs are float64, or float32 where all that the estimator learned is.
 
-    Raises TargetError where the estimator is not fitted, does not answer that way or differs from its copy,
-    SettingError for an output that it cannot have.
+    Raises TargetError where the estimator is not fitted, does not answer that way, has other classes than `names` or
+    differs from its copy, SettingError for an output that it cannot have.
 
     >>> class Threshold:
     ...     classes_ = ["low", "high"]
@@ -70,8 +73,9 @@ def from_sklearn(
     _refuse_impossible(known, output)
     if known.several and output is Output.PROBABILITIES:
         output = Output.SIGMOIDS
+    order = _order(known, names)
     target = from_function(
-        _answer(estimator, known, output),
+        _answer(estimator, known, output, order),
         bounds=bounds,
         classes=None if known.classes is None else len(known.classes),
         output=output,
@@ -79,7 +83,21 @@ def from_sklearn(
     )
     if rows is None or output is Output.LABELS:
         return target
-    return _climbed(estimator, target, torch.as_tensor(rows, dtype=target.dtype), known.called)
+    return _climbed(estimator, target, torch.as_tensor(rows, dtype=target.dtype), known.called, order)
+
+
+def _order(known: Described, names: Sequence[str] | None) -> list[int] | None:
+    """Which of its own columns comes first, second…; None where they stay, or have no names to go by."""
+    own = known.classes
+    if names is None or own is None or known.several or not all(isinstance(each, str) for each in own):
+        return None
+    if sorted(names) != sorted(own):
+        raise TargetError(
+            f"{known.called} was fitted on the classes {', '.join(own[:5])}, but the system's are "
+            f"{', '.join(names[:5])}; name the same classes in system.classes, in any order"
+        )
+    order = [own.index(name) for name in names]
+    return None if order == list(range(len(order))) else order
 
 
 def _refuse_unfitted(estimator: Any) -> None:
@@ -150,7 +168,7 @@ def _instead(known: Described) -> str:
     return f"use output: {' or '.join(ready)}" if ready else "give a fitted classifier or regressor"
 
 
-def _answer(estimator: Any, known: Described, output: Output) -> Answer:
+def _answer(estimator: Any, known: Described, output: Output, order: list[int] | None) -> Answer:
     try:
         ask = asking(estimator, _METHOD[output])
     except ModuleNotFoundError as error:
@@ -161,9 +179,18 @@ def _answer(estimator: Any, known: Described, output: Output) -> Answer:
         case Output.SIGMOIDS:
             return lambda x: _shares(ask(x), known)
         case Output.LABELS:
-            return lambda x: _numbers(np.asarray(ask(x)), known)
+            place = {own: i for i, own in enumerate(order or range(len(known.classes or ())))}
+            numbers = {label: place[i] for i, label in enumerate(known.classes or ())}
+            return lambda x: _numbers(np.asarray(ask(x)), known, numbers)
+        case _ if order is not None:
+            return lambda x: _ordered(np.asarray(ask(x)), order)
         case _:
             return ask
+
+
+def _ordered(found: NDArray[Any], order: list[int]) -> NDArray[Any]:
+    """Columns (N, K) in another order; one logit (N,) of the second of two classes is the first one's negative."""
+    return found[:, order] if found.ndim > 1 else -found
 
 
 def _shares(found: Any, known: Described) -> NDArray[Any]:
@@ -178,11 +205,10 @@ def _shares(found: Any, known: Described) -> NDArray[Any]:
     return np.stack(columns, 1)
 
 
-def _numbers(found: NDArray[Any], known: Described) -> NDArray[Any]:
-    """Labels as class numbers (N,), in the order of `classes_`; (N, L) of 0 and 1 stay."""
+def _numbers(found: NDArray[Any], known: Described, numbers: dict[Any, int]) -> NDArray[Any]:
+    """Labels as class numbers (N,); (N, L) of 0 and 1 stay."""
     if known.several:
         return found
-    numbers = {label: i for i, label in enumerate(known.classes or ())}
     try:
         return np.array([numbers[label] for label in found.ravel().tolist()], dtype=np.int64)
     except KeyError as error:
@@ -191,7 +217,9 @@ def _numbers(found: NDArray[Any], known: Described) -> NDArray[Any]:
         ) from error
 
 
-def _climbed(estimator: Any, target: FunctionTarget, rows: Tensor, called: str) -> Target[Tensor]:
+def _climbed(
+    estimator: Any, target: FunctionTarget, rows: Tensor, called: str, order: list[int] | None
+) -> Target[Tensor]:
     """The target with the gradients of its exact copy, if it has one; compared on the numbers that it answers.
 
     A probability near 1 says little of its logarithm's last digits, so it is probabilities that must agree.
@@ -199,7 +227,7 @@ def _climbed(estimator: Any, target: FunctionTarget, rows: Tensor, called: str) 
     module = exact_module(estimator, target.output)
     if module is None:
         return target
-    module = module.to(target.dtype)
+    module = (module if order is None else nn.Sequential(module, Columns(order))).to(target.dtype)
     match target.output:
         case Output.PROBABILITIES:
             paired(_unlogged(target), nn.Sequential(module, nn.Softmax(1)), rows, called=called)
