@@ -415,3 +415,26 @@ def test_a_session_answers_arrays_of_whole_numbers(tmp_path: Path) -> None:
     rows = np.arange(6).reshape(2, 3)
     assert ask(session, rows).tolist() == rows.tolist()
     assert (session.batch, session.columns, session.dtype.name) == (None, 3, "int32")
+
+
+@pytest.mark.extras
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning:torch.onnx")
+def test_the_program_of_the_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "targets" / "onnx.md").read_text(encoding="utf-8")
+    programs = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len([line for line in programs[0].splitlines() if line]) <= 10
+    monkeypatch.chdir(tmp_path)
+    exec(compile(programs[0], "docs/targets/onnx.md", "exec"), {})  # noqa: S102  # our own document
+    broken = re.search(r"(\d+) of 64 rows are broken\n", capsys.readouterr().out)
+    assert broken is not None
+    assert int(broken[1]) > 40
+
+
+@pytest.mark.extras
+def test_the_page_counts_the_operators() -> None:
+    from redan.targets.onnx_operators import PLAIN, WITH_SETTINGS
+
+    page = (Path(__file__).resolve().parents[2] / "docs" / "targets" / "onnx.md").read_text(encoding="utf-8")
+    assert f" {len(PLAIN) + len(WITH_SETTINGS)} operators" in page

@@ -167,6 +167,23 @@ _OTHERWISE = {
 }
 
 
+_NOT_BUILT = {
+    "ArgMax with select_last_index",
+    "ArgMin with select_last_index",
+    "AveragePool with dilations",
+    "BatchNormalization with training_mode or without spatial",
+    "ConvTranspose with output_shape or auto_pad",
+    "Dropout with training_mode",
+    "Resize with antialias or keep_aspect_ratio_policy",
+    "Resize with coordinate_transformation_mode half_pixel_symmetric",
+    "Resize with coordinate_transformation_mode tf_crop_and_resize",
+    "Resize with mode cubic",
+    "the value 'InvStdDev'",  # of a layer normalization, beside its answer
+    "the value 'Mean'",
+    "the value 'z'",  # the mask of a dropout, or the places of a pooling, beside its answer
+}
+
+
 @pytest.mark.filterwarnings("ignore")  # the cases' own arithmetic warns of what it divides by 0
 def test_every_operator_answers_the_standards_own_examples() -> None:
     agreed, refused, otherwise, seen = 0, [], set(), set()
@@ -192,9 +209,8 @@ def test_every_operator_answers_the_standards_own_examples() -> None:
     assert {*PLAIN, *WITH_SETTINGS} - seen == {
         f"ai.onnx.ml.{name}" for name in ("LinearClassifier", "LinearRegressor", "Normalizer", "Scaler")
     }
-    told = ("no conversion to torch yet", "attack")
-    assert all(all(word in text for word in told) for text in refused)
-    assert len(refused) < 100
+    told = {text.split(" has no conversion to torch yet; ")[0] for text in refused if "operator set 1" not in text}
+    assert told == _NOT_BUILT
 
 
 # --- gradients of what torch exported -------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def _normalized(target: OnnxTarget, x: Tensor) -> Tensor:
 
 
 def load_onnx(
-    path: Path,
+    path: Path | str,
     *,
     bounds: tuple[float, float] = (0.0, 1.0),
     classes: int | None = None,

@@ -55,7 +55,7 @@ class Session:
         return self.shape[0] if self.shape else None
 
 
-def open_session(path: Path, *, scores: str | None = None, threads: int = 1) -> Session:
+def open_session(path: Path | str, *, scores: str | None = None, threads: int = 1) -> Session:
     """The model of an ONNX file, answering on the CPU in so many threads.
 
     scores: the name of the output to ask for, where there are several that it could be. Weights beside the file are
