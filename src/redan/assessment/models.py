@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -91,6 +92,12 @@ class Loading:
         return 1 if self.model.system.task is Task.REGRESSION else self.model.system.class_count
 
     @property
+    def normalization(self) -> tuple[Sequence[float], Sequence[float]] | None:
+        """Mean and standard deviation a channel, in units of the data."""
+        norm = getattr(self.model.system.inputs, "normalization", None)
+        return None if norm is None else (norm.mean, norm.std)
+
+    @property
     def names(self) -> tuple[str, ...] | None:
         """The classes' names in order, where the file has them."""
         said_classes = self.model.system.classes
@@ -159,7 +166,7 @@ def _in_file(path: Path, folder: Path, key: str) -> Path:
     return whole
 
 
-def _made(model: Factory | Checkpoint, folder: Path, key: str) -> nn.Module:
+def _built(model: Factory | Checkpoint, folder: Path, key: str) -> nn.Module:
     made = called(named(str(model.factory), folder, key), key, folder, **dict(model.arguments))
     if not isinstance(made, nn.Module):
         raise TargetError(f"{key} returned {type(made).__name__}; it must return a torch.nn.Module")
@@ -192,24 +199,32 @@ def _service(said: Endpoint, classes: tuple[str, ...] | None) -> Service:
     )
 
 
-def _module(model: Model, how: Loading) -> nn.Module | None:
+class _Made(NamedTuple):
+    """A torch module, and the normalization that it brings, where the file has none."""
+
+    module: nn.Module
+    normalization: tuple[Sequence[float], Sequence[float]] | None = None
+
+
+def _module(model: Model, how: Loading) -> _Made | None:
     """The model as a torch module; None for one that is none."""
     folder = how.folder
     match model:
         case Factory(factory=name, weights=weights):
-            module = _made(model, folder, f"system.model.factory '{name}'")
+            module = _built(model, folder, f"system.model.factory '{name}'")
             if weights is not None:
                 _load(module, folder / weights)
-            return module
+            return _Made(module)
         case TorchScript(torchscript=path):
-            return load_torchscript(_in_file(path, folder, "torchscript"))
+            return _Made(load_torchscript(_in_file(path, folder, "torchscript"), trust=how.trust))
         case Export(export=path):
-            return load_export(_in_file(path, folder, "export"))
+            return _Made(load_export(_in_file(path, folder, "export"), trust=how.trust))
         case Checkpoint(checkpoint=path, factory=factory):
-            own = None if factory is None else _made(model, folder, f"system.model.factory '{factory}'")
-            return load_checkpoint(_in_file(path, folder, "checkpoint"), trust=how.trust, module=own)
+            own = None if factory is None else _built(model, folder, f"system.model.factory '{factory}'")
+            return _Made(load_checkpoint(_in_file(path, folder, "checkpoint"), trust=how.trust, module=own))
         case HuggingFace(huggingface=path):
-            return load_huggingface(_in_file(path, folder, "huggingface")).module
+            found = load_huggingface(_in_file(path, folder, "huggingface"))
+            return _Made(found.module, found.normalization if how.normalization is None else None)
     return None
 
 
@@ -222,20 +237,24 @@ def _other(model: Model, how: Loading) -> Target[Tensor]:
                 _in_file(path, folder, "onnx"),
                 bounds=bounds,
                 classes=how.classes,
+                normalization=how.normalization,
                 output=output,
                 rows=how.rows,
                 gradients=how.climbed,
             )
         case Sklearn(sklearn=path):
             estimator = load_skops(_in_file(path, folder, "sklearn"))
-            return from_sklearn(estimator, bounds=bounds, output=output, rows=how.rows if how.climbed else None)
+            rows = how.rows if how.climbed else None
+            return _normalized(from_sklearn(estimator, bounds=bounds, output=output, rows=rows, names=how.names), how)
         case Joblib(joblib=path):
             isolated = load_joblib_isolated(_in_file(path, folder, "joblib"), trust=how.trust)
-            return from_sklearn(isolated, bounds=bounds, output=output)
+            return _normalized(from_sklearn(isolated, bounds=bounds, output=output, names=how.names), how)
         case Trees(trees=path):
-            return load_trees(_in_file(path, folder, "trees"), bounds=bounds, output=output, classes=how.classes)
+            forest = load_trees(_in_file(path, folder, "trees"), bounds=bounds, output=output, classes=how.classes)
+            return _normalized(forest, how)
         case Http(http=endpoint):
-            return from_http(_service(endpoint, how.names), bounds=bounds, classes=how.classes, output=output)
+            remote = from_http(_service(endpoint, how.names), bounds=bounds, classes=how.classes, output=output)
+            return _normalized(remote, how)
     kind = next(iter(type(model).model_fields))
     raise NotBuiltError(f"models of kind {kind} are not built yet; name a factory that returns a torch.nn.Module")
 
@@ -251,28 +270,26 @@ def _device(name: str) -> torch.device:
 
 def _served(model: Model, how: Loading) -> Served:
     """One model of the file, taking what the system takes."""
-    module = _module(model, how)
-    if module is not None:
-        norm = getattr(how.model.system.inputs, "normalization", None)
+    made = _module(model, how)
+    if made is not None:
         inner: Target[Tensor] = from_torch(
-            module.to(_device(how.model.run.device)),
+            made.module.to(_device(how.model.run.device)),
             bounds=how.bounds,
             classes=how.classes,
-            normalization=None if norm is None else (norm.mean, norm.std),
+            normalization=made.normalization or how.normalization,
             output=how.output,
         )
-        return Served(_on_unit(inner, how), _model_digest(module, how.folder))
+        return Served(_on_unit(inner, how), _model_digest(made.module, how.folder))
     file = next(iter(model.model_dump().values()))
     found = file_digest(how.folder / file) if isinstance(file, Path) else None
-    return Served(_on_unit(_normalized(_other(model, how), how), how), found)
+    return Served(_on_unit(_other(model, how), how), found)
 
 
 def _normalized(target: Target[Tensor], how: Loading) -> Target[Tensor]:
     """The target with the file's normalization before it."""
-    norm = getattr(how.model.system.inputs, "normalization", None)
-    if norm is None:
+    if how.normalization is None:
         return target
-    mean, std = (torch.tensor(part, dtype=target.dtype) for part in (norm.mean, norm.std))
+    mean, std = (torch.tensor(part, dtype=target.dtype) for part in how.normalization)
     channel = (-1, *[1] * (how.rows.dim() - 2))
     return affine(target, (1 / std).reshape(channel), (-mean / std).reshape(channel), how.bounds)
 

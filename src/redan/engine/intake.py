@@ -141,6 +141,17 @@ def count_classes(target: Target[Tensor], x: Tensor, y: Tensor, task: Task = Tas
     return classes
 
 
+def checked_knowledge(knowledge: Access | None, shown: Access) -> Access:
+    """What the attacker may see. Raises SettingError where that is more than the model shows."""
+    if knowledge is not None and knowledge > shown:
+        seen = shown.name.lower()
+        raise SettingError(
+            f"the attacker's knowledge is {knowledge.name.lower()}, but this model shows {seen}; say knowledge=Access."
+            f"{shown.name}, or give surrogates"
+        )
+    return shown if knowledge is None else knowledge
+
+
 def refuse_misfits(attacks: Sequence[Attack[Any, Any]], within: Bounded, knowledge: Access) -> None:
     """Raise SetError or SettingError for an attack that needs another set, or more knowledge."""
     for attack in attacks:

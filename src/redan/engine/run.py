@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from redan.engine.block import Job, MayDraw, attacked, seeded
-from redan.engine.intake import checked_rows, count_classes, probes, refuse_misfits, row_names
+from redan.engine.intake import checked_knowledge, checked_rows, count_classes, probes, refuse_misfits, row_names
 from redan.engine.outcomes import Outcomes, Status, joined
 from redan.errors import SettingError
 from redan.goals import Aim, Untargeted
@@ -139,11 +139,12 @@ def attack(
     attacker holds instead of it: gradients and scores are their mean's, and the model is only asked for decisions
     (`redan.engine.transfer`). bounds: the box that inputs live in, (0, 1) unless the target says otherwise; ε is in
     its units. goal: `Untargeted()` or `Targeted(3)` for classes, `FlipLabels()` for labels y (N, L), `Deviate(0.2)` for
-    values y (N,). keep: `First()` ends a row at its first win, `Closest()` goes on
-    to nearer ones, `Worst()` keeps the highest loss. capability: what the attacker may spend. eot: draws of a
-    stochastic target that each gradient is averaged over, a query each (expectation over transformation). ids: the
-    rows' names, on which alone, with the seed, their random numbers depend (a digest of the content by default).
-    workers: cores, 0 for all; it changes no byte. block: rows that move together, 1,024 or fewer if they are large.
+    values y (N,). keep: `First()` ends a row at its first win, `Closest()` goes on to nearer ones, `Worst()` keeps the
+    highest loss. knowledge: the most that the attacker may see of the model, all that it shows unless given.
+    capability: what the attacker may spend. eot: draws of a stochastic target that each gradient is averaged over, a
+    query each (expectation over transformation). ids: the rows' names, on which alone, with the seed, their random
+    numbers depend (a digest of the content by default). workers: cores, 0 for all; it changes no byte. block: rows
+    that move together, 1,024 or fewer if they are large.
 
     Raises DataError, TargetError, SetError, SettingError with cause and remedy.
 
@@ -171,7 +172,7 @@ def attack(
         aim=aim,
         rule=keep or First(),
         surrogates=lent,
-        knowledge=allowed if knowledge is None else min(knowledge, allowed),
+        knowledge=checked_knowledge(knowledge, allowed),
         capability=capability or Capability(),
         seed=seed,
         eot=checked_eot(eot, lent or target),
