@@ -189,7 +189,7 @@ def application(scene: Scene) -> Starlette:
 
 async def serve(scene: Scene) -> None:
     """Serve until the time is over, or nobody is left to serve for."""
-    heard = socket.socket()
+    heard = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # so told, it is sent without delay
     heard.bind(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(

@@ -44,7 +44,8 @@ class Served(NamedTuple):
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        whole = self.log.read_text().rpartition("\n")[0]  # without a line that is being written
+        return [json.loads(line) for line in whole.splitlines()]
 
     @property
     def fates(self) -> Counter[str]:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -239,4 +240,43 @@ def test_in_memory_it_keeps_count_all_the_same() -> None:
     asked(ledger, "a", Refusal(429, None))
     assert (ledger.bill.sent, ledger.bill.answered, ledger.bill.refused) == (2, 1, 1)
     ledger.settle()
+    ledger.close()
+
+
+def test_a_ledger_of_memory_goes_on_in_a_file(tmp_path: Path) -> None:
+    earlier = Ledger(tmp_path / "l")
+    earlier.belongs("one")
+    asked(earlier, "a", answer(1.0))
+    lost = asked(earlier, "b", None)
+    earlier.close()
+    ledger = Ledger()
+    ledger.belongs("one")
+    question = ledger.question("description", 0)
+    ledger.conclude(ledger.intend(question), question, Told({"tensor": "x"}))
+    asked(ledger, "a", answer(2.0))
+    asked(ledger, "c", Failure(Reason.RESET, ""))
+    ledger.question("description", 0)
+    ledger.attach(tmp_path / "l")
+    assert ledger.unknown == (lost,)
+    assert values(ledger, "a") == [1.0]  # the file's, and not what was asked in memory
+    assert values(ledger, "a") is None
+    bill = ledger.bill
+    assert (bill.sent, bill.answered, bill.failed, bill.unknown) == (5, 3, {"connection lost": 1}, 1)
+    with pytest.raises(EvidenceError, match="already"):
+        ledger.attach(tmp_path / "m")
+    ledger.close()
+    later = Ledger(tmp_path / "l")
+    assert later.question("description", 0).outcome == Told({"tensor": "x"})
+    assert later.bill == replace(bill, replayed=1)
+    later.close()
+
+
+def test_a_ledger_of_memory_does_not_go_on_in_the_file_of_another_endpoint(tmp_path: Path) -> None:
+    earlier = Ledger(tmp_path / "l")
+    earlier.belongs("one")
+    earlier.close()
+    ledger = Ledger()
+    ledger.belongs("two")
+    with pytest.raises(EvidenceError, match="begun for another endpoint"):
+        ledger.attach(tmp_path / "l")
     ledger.close()

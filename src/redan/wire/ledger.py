@@ -88,6 +88,7 @@ class Ledger:
             if self._file is not None:
                 raise EvidenceError(f"the ledger is kept in {self.path} already; attach another one")
             service, spent, failed = self._service, +self._tally, +self._failed
+            told_before = dict(self._standing)
             self.path, self._service = Path(path), None
             self._file = opened(self.path)
             self._finalizer = weakref.finalize(self, os.close, self._file)
@@ -97,9 +98,10 @@ class Ledger:
                 self._write({"ledger": VERSION, "service": service})
             self._write({"sitting": self._token})
             self._before = tuple(self._open)
+            del spent["replayed"]  # is told of one sitting alone
             if spent or failed:
                 self._write({"before": dict(spent), "failed": dict(failed)})
-            for digest, question in self._standing.items():
+            for digest, question in told_before.items():
                 if isinstance(question.outcome, Told):
                     self._write({"stands": digest, "told": dict(question.outcome.facts)})
         if service is not None:
