@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import redan
 from redan.assessment.session import Stage
-from redan.errors import EvidenceError, NotBuiltError, PreflightError, RedanError, SettingError
+from redan.errors import EvidenceError, PreflightError, RedanError, SettingError, TargetError
 from redan.evidence.folder import MODEL, REPORT, RunFolder, digest, file_digest
 from redan.evidence.report import AttackerPart, Counts, Report, Verdict
 from redan.evidence.summary import report_of
@@ -870,7 +870,7 @@ def test_another_surrogate_is_another_run(shop: Write) -> None:
 
 def test_a_surrogate_that_cannot_be_built_is_refused(shop: Write) -> None:
     lent = [{"onnx": "a.onnx"}]
-    with pytest.raises(NotBuiltError, match="models of kind onnx are not built yet"):
+    with pytest.raises(TargetError, match=r"there is no .*a.onnx; check system.model.onnx"):
         redan.assess(shop(attackers__0__knowledge="surrogate", attackers__0__surrogates=lent))
 
 
