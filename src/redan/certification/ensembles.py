@@ -18,7 +18,8 @@ from redan.certification.boxes import Boxes, Measure, gaps, merged
 from redan.certification.tree_program import program, solve
 from redan.targets.forest import Floats, Forest, Whole, scores
 
-_LISTED, _TIES = 5_000, 40
+_TIES = 40
+"""Points at the most that look changed to the solver and are not, before the search gives up."""
 
 Changed = Callable[[Floats], NDArray[np.bool_]]
 """Rows (N, d) -> whether the model gives each another class."""
@@ -130,10 +131,10 @@ def _put_back(found: Floats, asked: Question) -> Floats:
 # -- the smallest ------------------------------------------------------------------------------------------
 
 
-def smallest(parts: Sequence[Boxes], asked: Question, seconds: float) -> Answer:
+def smallest(parts: Sequence[Boxes], asked: Question, seconds: float, listing: int) -> Answer:
     """The nearest change of one input's class, as far as it can be proven in so many seconds.
 
-    parts: the trees' leaves in the box of inputs.
+    parts: the trees' leaves in the box of inputs. listing: boxes at the most that are listed.
     """
     deadline = time.monotonic() + seconds
     best = quick(parts, asked)
@@ -141,8 +142,8 @@ def smallest(parts: Sequence[Boxes], asked: Question, seconds: float) -> Answer:
     floors = {other: bound(parts, asked, other) for other in others(asked)}
     if min(floors.values()) >= cost:
         return Answer(best, cost, cost)
-    joined = merged(_within(parts, asked, cost), _LISTED)
-    if len(joined) == 1:
+    joined = merged(_within(parts, asked, cost), listing)
+    if len(joined) == 1 and len(joined[0]) <= listing:
         found = listed(joined[0], asked)
         return Answer(best, cost, cost) if found.x is None else found
     floors = {other: max(floor, bound(joined, asked, other)) for other, floor in floors.items()}

@@ -25,7 +25,8 @@ from redan.targets.forest import Floats, Forest, Whole, decided, scores, slack
 
 __all__ = ["TOLERANCE", "Smallest", "lower_bound", "smallest_change"]
 
-_LISTED, _NUMBERS = 20_000, 4_000_000
+_NUMBERS = 4_000_000
+"""That boxes may hold in memory at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +55,21 @@ def smallest_change(
     bounds: tuple[float, float] = (0.0, 1.0),
     model: Target[Tensor] | None = None,
     seconds: float = 60.0,
+    listing: int = 5_000,
 ) -> Smallest:
     """The smallest change of rows x (N, d) of classes y (N,) that gives each another class.
 
     norm: Linf, L2, L1 or L0, the class. bounds: the box that inputs live in. model: asked whether its class changes;
     without it the forest's own sums decide, which differ from the library's by rounding, where scores are as good as
-    tied. seconds: for each row at the most; then `lower` is what was proven.
+    tied. seconds: for the program of each row at the most; then `lower` is what was proven. listing: boxes at the most
+    that are listed; with 0 all is left to the program, a second way to the same answer.
 
     Distances are over inputs that the comparison's type can hold, float32 or float64 (see `Forest`): rows are rounded
     to it first. Over the real numbers a distance is an infimum: x < t is left at t itself and x <= t only beyond t, so
     the reals come nearer than the type by one unit in the last place a coordinate at the most, and never attain it
     where the inequality is strict. `x` is attained, and was asked.
 
-    One tree, and few trees whose leaves overlap in at most 20,000 boxes, are exact by listing them. Others are cut
+    One tree, and trees whose leaves overlap in at most `listing` boxes, are exact by listing them. Others are cut
     down to what is nearer than some change that is found quickly, and then listed, or given to a mixed-integer program
     after Kantchelian et al. 2016 (arXiv:1509.07892). Raises DataError for rows that do not fit the forest, SettingError
     for what is no norm.
@@ -86,7 +89,9 @@ def smallest_change(
         raise SettingError(f"a search needs some seconds for each row, got seconds={seconds}")
     rows, labels = _checked(forest, x, y, ends)
     parts = leaves(forest, bounds)
-    whole = merged(parts, max(1, min(_LISTED, _NUMBERS // forest.inputs)))
+    listing = min(listing, _NUMBERS // forest.inputs)
+    whole = merged(parts, listing)
+    few = len(whole) == 1 and len(whole[0]) <= listing
     wrong = _classes(forest, model, rows) != labels if len(rows) else np.zeros(0, dtype=bool)
 
     def answer(row: Floats, label: int) -> Answer:
@@ -99,7 +104,7 @@ def smallest_change(
             changed=lambda tried: _classes(forest, model, tried) != label,
             rounding=slack(forest),
         )
-        return listed(whole[0], asked) if len(whole) == 1 else smallest(parts, asked, seconds)
+        return listed(whole[0], asked) if few else smallest(parts, asked, seconds, listing)
 
     found = [
         Answer(row, 0.0, 0.0) if done else answer(row, int(label))
