@@ -302,6 +302,52 @@ def test_operator_sets_from_before_and_after_each_change(opset: int, tmp_path: P
     same_gradient(found, Calls(answer), x)
 
 
+def test_a_squeeze_that_was_exported_as_a_choice(tmp_path: Path) -> None:
+    """The tracing exporter writes an If where it does not know the axis' length."""
+    import onnx
+
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(4, 3, 8), Calls(lambda x: x.squeeze(3).squeeze(2) * 2)).eval()
+    x, path = torch.randn(_PICTURE), tmp_path / "m.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        axes = {"x": {0: "n", 2: "height", 3: "width"}}
+        torch.onnx.export(module, (x,), path, dynamo=False, input_names=["x"], dynamic_axes=axes)
+    assert "If" in {node.op_type for node in onnx.load(path).graph.node}
+    target = load_onnx(path, rows=x)
+    assert isinstance(target, Paired)
+    same_gradient(target, module, x)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_choice_by_the_input_itself_takes_the_branch_that_onnxruntime_takes(sign: int, tmp_path: Path) -> None:
+    """Both branches read values from around them, one also a value of its own."""
+    from onnx.helper import make_graph, make_node, make_tensor_value_info
+
+    answer = [make_tensor_value_info("chosen", 1, ("N", 4))]
+    own = [make_node("Constant", [], ["three"], value_float=3.0), make_node("Mul", ["doubled", "three"], ["chosen"])]
+    nodes = [
+        make_node("Add", ["x", "x"], ["doubled"]),
+        make_node("ReduceSum", ["x"], ["total"], keepdims=0),
+        make_node("Greater", ["total", "zero"], ["positive"]),
+        make_node(
+            "If",
+            ["positive"],
+            ["scores"],
+            then_branch=make_graph(own, "then", [], answer),
+            else_branch=make_graph([make_node("Sub", ["doubled", "one"], ["chosen"])], "else", [], answer),
+        ),
+    ]
+    stored: dict[str, NDArray[Any]] = {"zero": np.array(0, np.float32), "one": np.array([1], np.float32)}
+    x = sign * torch.rand(3, 4)
+    target = load_onnx(written(tmp_path / "m.onnx", nodes, stored=stored), rows=x)
+    assert isinstance(target, Paired)
+    torch.testing.assert_close(target.module(x), 6 * x if sign > 0 else 2 * x - 1)
+    leaf = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(target(leaf).sum(), leaf)
+    assert torch.equal(slope, torch.full((3, 4), 6.0 if sign > 0 else 2.0))
+
+
 @pytest.mark.parametrize("modern", [False, True])
 @pytest.mark.parametrize("name", ["natural", "residual", "winners", "vision"])
 def test_exported_networks_have_the_gradients_of_the_originals(
@@ -365,6 +411,20 @@ def test_shares_that_have_rounded_to_nothing_can_still_be_climbed(
     assert float((ours - theirs).abs().max() / theirs.abs().max()) < 1e-5
     assert int((plain.abs().amax(1) == 0).sum()) > 5
     assert float((target(x) - target.module(x)).abs().max()) < 1e-3
+
+
+@pytest.mark.parametrize("name", ["squeezenet", "shufflenet", "inception_v1"])
+def test_published_architectures_of_one_row_are_climbed_in_batches(name: str) -> None:
+    """Their graphs, which onnx ships with made-up weights, in operator set 9."""
+    import onnx
+
+    path = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / f"light_{name}.onnx"
+    x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    target = load_onnx(path, rows=x, output=Output.PROBABILITIES)
+    assert isinstance(target, Paired)
+    assert (target.classes, target.module.pieces) == (1000, None)
+    (slope,) = torch.autograd.grad(target(x.requires_grad_())[:, 3].sum(), x)
+    assert bool((slope.flatten(1).abs().amax(1) > 0).all())
 
 
 # --- scikit-learn --------------------------------------------------------------------------------------------------
@@ -441,16 +501,21 @@ def test_a_quantized_graph_is_refused_by_name_and_its_answers_are_not(tmp_path: 
 
 
 def test_unknown_operators_are_all_named(tmp_path: Path) -> None:
-    from onnx.helper import make_node
+    from onnx.helper import make_graph, make_node, make_tensor_value_info
 
+    answer = [make_tensor_value_info("inside", 1, ("N", 4))]
+    inside = make_graph([make_node("Cosh", ["b"], ["inside"])], "inside", [], answer)
     nodes = [
         make_node("Sinh", ["x"], ["a"]),
         make_node("Relu", ["a"], ["b"]),
         make_node("Det", ["x"], ["unused"]),
-        make_node("Shrink", ["b"], ["scores"]),
+        make_node("If", ["yes"], ["c"], then_branch=inside, else_branch=inside),
+        make_node("Shrink", ["c"], ["scores"]),
     ]
-    path, x = written(tmp_path / "m.onnx", nodes), torch.rand(2, 4)
-    with pytest.raises(NotBuiltError, match=r"its operators Shrink, Sinh have no conversion to torch yet; attack it"):
+    path, x = written(tmp_path / "m.onnx", nodes, stored={"yes": np.array(1, np.bool_)}), torch.rand(2, 4)
+    with pytest.raises(
+        NotBuiltError, match=r"its operators Cosh, Shrink, Sinh have no conversion to torch yet; attack it"
+    ):
         load_onnx(path, rows=x)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -85,23 +86,16 @@ def convert(graph: Any, read: str, answered: str, *, called: str, freed: int | N
 
     if graph.functions:
         graph = onnx.inliner.inline_local_functions(graph)
-    versions = {part.domain: part.version for part in graph.opset_import}
-    if versions.get("", _OLDEST) < _OLDEST:
+    file = _File({part.domain: part.version for part in graph.opset_import}, called, freed)
+    if file.versions.get("", _OLDEST) < _OLDEST:
         raise NotBuiltError(
-            f"no gradients for {called}: its operator set {versions['']} is older than {_OLDEST}; convert it with "
+            f"no gradients for {called}: its operator set {file.versions['']} is older than {_OLDEST}; convert it with "
             "onnx.version_converter, or attack it with knowledge: scores"
         )
-    nodes = _needed(graph.graph.node, answered)
-    _refuse_unknown([_operator(node) for node in nodes], called)
-    stored = {tensor.name: _tensor(tensor, called) for tensor in graph.graph.initializer}
-    constants: dict[str, Tensor | None] = {**stored, "": None}
-    steps = []
-    for node in nodes:
-        step = _of_any_rows(_step(node, versions, called), constants, freed)
-        if all(name in constants for name in step.inputs):
-            _run(step, constants)
-        else:
-            steps.append(step)
+    nodes = _needed(graph.graph.node, [answered])
+    _refuse_unknown(_operators(nodes), called)
+    constants: dict[str, Tensor | None] = {"": None}
+    steps = _read(nodes, graph.graph.initializer, constants, file)
     used = {name for step in steps for name in step.inputs if name} | {answered}
     kept = {name: value for name, value in constants.items() if name in used and value is not None}
     missing = used - {read} - set(kept) - {name for step in steps for name in step.outputs}
@@ -110,14 +104,97 @@ def convert(graph: Any, read: str, answered: str, *, called: str, freed: int | N
     return GraphModule(read, answered, steps, kept)
 
 
-def _needed(nodes: Iterable[Any], answered: str) -> list[Any]:
-    """The nodes that lead to a value, in their order: an exporter's label, for one, leads to no score."""
-    wanted, found = {answered}, []
+class _File(NamedTuple):
+    """What holds for every graph of a file: versions by domain, its name, and the number of rows to free."""
+
+    versions: Mapping[str, int]
+    called: str
+    freed: int | None
+
+
+def _read(
+    nodes: Iterable[Any], stored: Iterable[Any], constants: dict[str, Tensor | None], file: _File
+) -> tuple[Step, ...]:
+    """The steps that depend on an input; what the others compute joins the constants."""
+    constants.update((tensor.name, _tensor(tensor, file.called)) for tensor in stored)
+    steps = []
+    for node in nodes:
+        step = _of_any_rows(_step(node, file), constants, file.freed)
+        if all(name in constants for name in step.inputs):
+            _run(step, constants)
+        else:
+            steps.append(step)
+    return tuple(steps)
+
+
+def _needed(nodes: Iterable[Any], answered: Iterable[str]) -> list[Any]:
+    """The nodes that lead to some values, in their order: an exporter's label, for one, leads to no score."""
+    wanted: set[str] = set(answered)
+    found = []
     for node in reversed(list(nodes)):
         if wanted & set(node.output):
-            wanted |= {name for name in node.input if name}
+            wanted.update(name for name in _inputs(node) if name)
             found.append(node)
     return found[::-1]
+
+
+def _branches(node: Any) -> tuple[Any, ...]:
+    """The two graphs of an If, the one for true first."""
+    graphs = {attribute.name: attribute.g for attribute in node.attribute} if _operator(node) == "If" else {}
+    return (graphs["then_branch"], graphs["else_branch"]) if graphs else ()
+
+
+def _inputs(node: Any) -> tuple[str, ...]:
+    """What a node reads; an If also reads what its branches take from around them."""
+    taken: dict[str, None] = {}
+    for graph in _branches(node):
+        own = {tensor.name for tensor in graph.initializer} | {name for part in graph.node for name in part.output}
+        inside = [name for part in graph.node for name in _inputs(part)] + [value.name for value in graph.output]
+        taken.update((name, None) for name in inside if name and name not in own)
+    return (*node.input, *taken)
+
+
+def _operators(nodes: Iterable[Any]) -> Iterator[str]:
+    """Every operator in some nodes and in their branches."""
+    for node in nodes:
+        graphs = _branches(node)
+        if not graphs:
+            yield _operator(node)
+        for graph in graphs:
+            yield from _operators(graph.node)
+
+
+class _Branch(NamedTuple):
+    """One of the two graphs of an If."""
+
+    steps: tuple[Step, ...]
+    constants: Mapping[str, Tensor | None]
+    outputs: tuple[str, ...]
+
+
+def _chosen(
+    branches: tuple[_Branch, ...], names: tuple[str, ...], condition: Tensor, *around: Tensor
+) -> tuple[Tensor, ...]:
+    """What an If answers: a branch with the values that it takes from around it."""
+    branch = branches[0 if bool(condition) else 1]
+    values: dict[str, Tensor | None] = {**dict(zip(names, around, strict=True)), **branch.constants}
+    for step in branch.steps:
+        _run(step, values)
+    return tuple(_computed(values, name) for name in branch.outputs)
+
+
+def _choice(node: Any, file: _File) -> Step:
+    """An If as a step."""
+    read = []
+    for graph in _branches(node):
+        constants: dict[str, Tensor | None] = {"": None}
+        outputs = tuple(value.name for value in graph.output)
+        read.append(
+            _Branch(_read(_needed(graph.node, outputs), graph.initializer, constants, file), constants, outputs)
+        )
+    inputs = _inputs(node)
+    run = partial(_chosen, tuple(read), inputs[1:])
+    return Step(run, Node("If", file.versions.get("", _OLDEST), {}, len(node.output)), inputs, tuple(node.output))
 
 
 def _operator(node: Any) -> str:
@@ -140,9 +217,12 @@ def _refuse_unknown(operators: Iterable[str], called: str) -> None:
     )
 
 
-def _step(node: Any, versions: Mapping[str, int], called: str) -> Step:
+def _step(node: Any, file: _File) -> Step:
     import onnx
 
+    name = _operator(node)
+    if name == "If":
+        return _choice(node, file)
     attributes: dict[str, Any] = {}
     for attribute in node.attribute:
         value = onnx.helper.get_attribute_value(attribute)
@@ -150,11 +230,10 @@ def _step(node: Any, versions: Mapping[str, int], called: str) -> Step:
             case bytes():
                 value = value.decode("utf-8", "replace")
             case onnx.TensorProto():
-                value = _tensor(value, called)
+                value = _tensor(value, file.called)
         attributes[attribute.name] = value
-    name = _operator(node)
-    version = versions.get(node.domain, versions.get("", 0)) if node.domain in _STANDARD else versions[node.domain]
-    settled = Node(name, version, attributes, len(node.output))
+    domain = "" if node.domain in _STANDARD else node.domain
+    settled = Node(name, file.versions.get(domain, _OLDEST), attributes, len(node.output))
     return Step(operation(settled), settled, tuple(node.input), tuple(node.output))
 
 
