@@ -29,6 +29,7 @@ from redan.errors import EvidenceError
 from redan.wire.outcome import Answer, Failure, Outcome, Reason, Refusal, Told
 
 VERSION = 1
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 def told(outcome: Outcome, last: bool) -> dict[str, Any]:
@@ -100,7 +101,7 @@ def lines(file: int) -> Iterator[bytes]:
 
 def append(file: int, path: Path, line: Mapping[str, Any]) -> None:
     """One more line, handed to the system before this returns. Raises EvidenceError."""
-    rest = memoryview((json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n").encode())
+    rest = memoryview((_ENCODER.encode(line) + "\n").encode())
     try:
         while rest:
             rest = rest[os.write(file, rest) :]

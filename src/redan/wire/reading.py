@@ -28,13 +28,16 @@ class Misfit(Exception):
 def parsed(body: bytes) -> Any:
     """The JSON of an answer. Raises Garbled; NaN and infinities are no JSON (RFC 8259) and a Misfit."""
     try:
-        return json.loads(body, parse_constant=_no_number)
+        return _DECODER.decode(body.decode())
     except (ValueError, RecursionError) as error:
         raise Garbled(f"{len(body)} bytes that are no whole JSON") from error
 
 
 def _no_number(text: str) -> float:
     raise Misfit(f"{text} where a number is needed")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number)
 
 
 def rows_read(found: object, rows: int, reading: Reading) -> NDArray[np.float64]:
@@ -151,24 +154,25 @@ def _best_few(pairs: Sequence[tuple[object, object]], reading: Reading) -> list[
 
 
 def _check(numbers: NDArray[np.float64], reading: Reading) -> None:
-    known = numbers[~np.isnan(numbers)]
+    if reading.kind in (Kind.LABELS, Kind.PROBABILITIES):
+        _check_range(numbers[~np.isnan(numbers)], numbers.ndim == 2, reading)
     wide, count = numbers.ndim == 2, reading.count
     columns = numbers.shape[1] if wide else 1
-    match reading.kind:
-        case Kind.LABELS:
-            most = 1 if wide else None if count is None else count - 1
-            whole = bool((known == np.floor(known)).all() and (known >= 0).all())
-            if not whole or (most is not None and bool((known > most).any())):
-                raise Misfit(f"{known.max():g} where a class from 0 to {'K - 1' if most is None else most} is needed")
-        case Kind.PROBABILITIES:
-            if bool(((known < -_SLACK) | (known > 1 + _SLACK)).any()):
-                worst = known[np.abs(known - 0.5).argmax()]
-                raise Misfit(f"{worst:g} where a probability is needed; are these logits?")
-        case Kind.SCORES | Kind.VALUE:
-            pass
     a_class_each = reading.kind in (Kind.SCORES, Kind.PROBABILITIES) or (reading.kind is Kind.LABELS and wide)
     if a_class_each and count is not None and columns != count and (columns, count) != (1, 2):
         raise Misfit(f"{columns} scores a row where {count} are needed")
+
+
+def _check_range(known: NDArray[np.float64], wide: bool, reading: Reading) -> None:
+    if reading.kind is Kind.PROBABILITIES:
+        if known.size and not (known.min() >= -_SLACK and known.max() <= 1 + _SLACK):
+            worst = known[np.abs(known - 0.5).argmax()]
+            raise Misfit(f"{worst:g} where a probability is needed; are these logits?")
+        return
+    most = 1 if wide else None if reading.count is None else reading.count - 1
+    whole = bool((known == np.floor(known)).all() and (known >= 0).all())
+    if not whole or (most is not None and bool((known > most).any())):
+        raise Misfit(f"{known.max():g} where a class from 0 to {'K - 1' if most is None else most} is needed")
 
 
 def _quoted(text: str) -> str:

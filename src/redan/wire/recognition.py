@@ -34,7 +34,7 @@ class Seen:
         self._lock = threading.Lock()
         self._digits = 0
         self._count = 0
-        self._most_shown: int | None = None
+        self._most_shown = 0
         self.columns: int | None = None
         """Of the first answer: 0 for one number a row."""
 
@@ -46,10 +46,10 @@ class Seen:
                 self.columns = columns
             if columns != self.columns:
                 return f"{_form(columns)} where the first answer had {_form(self.columns)}"
+            if self._digits > _DIGITS and self._most_shown == columns:
+                return None  # nothing is left to be found
             missing = np.isnan(answers)
-            if columns:
-                shown = int((~missing).sum(1).max())
-                self._most_shown = max(shown, self._most_shown or 0)
+            self._most_shown = max(self._most_shown, int((~missing).sum(-1).max()) if columns else 0)
             telling = answers[~missing & (answers != 0) & (answers != 1)]
             self._count += len(telling)
             while self._digits <= _DIGITS and not _rounded(telling, self._digits):
@@ -61,7 +61,7 @@ class Seen:
         """What can be said by now."""
         with self._lock:
             rounded = self._count >= _ENOUGH and 1 <= self._digits <= _DIGITS
-            few = self.columns is not None and self._most_shown is not None and self._most_shown < self.columns
+            few = self.columns is not None and self._most_shown < self.columns
             return Recognised(self._digits if rounded else None, self._most_shown if few else None)
 
 
