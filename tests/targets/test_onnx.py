@@ -129,6 +129,31 @@ def test_probabilities_are_answered_as_logarithms(tmp_path: Path) -> None:
 
 
 @pytest.mark.extras
+def test_one_number_a_row_is_the_second_classs(tmp_path: Path) -> None:
+    import onnx
+
+    x = torch.tensor(ROWS, dtype=torch.float32)
+    logit = torch.tensor(ROWS @ WEIGHT[:, :1] + BIAS[0], dtype=torch.float32)
+    nodes = [
+        onnx.helper.make_node("Gemm", ["x", "weight", "bias"], ["logit"]),
+        onnx.helper.make_node("Sigmoid", ["logit"], ["share"]),
+    ]
+    stored: dict[str, NDArray[Any]] = {
+        "weight": WEIGHT[:, :1].astype(np.float32),
+        "bias": BIAS[:1].astype(np.float32),
+    }
+    path = saved(tmp_path / "m.onnx", nodes, outputs=[("logit", ("N", 1)), ("share", ("N", 1))], stored=stored)
+    for rows in (None, x):
+        logits = load_onnx(path, scores="logit", rows=rows)
+        shares = load_onnx(path, scores="share", rows=rows, output=Output.PROBABILITIES)
+        assert (logits.classes, shares.classes) == (2, 2)
+        torch.testing.assert_close(logits(x).softmax(1)[:, 1:], logit.sigmoid())
+        torch.testing.assert_close(shares(x).exp()[:, 1:], logit.sigmoid())
+        value = load_onnx(path, scores="logit", rows=rows, output=Output.VALUE)
+        torch.testing.assert_close(value(x), logit)
+
+
+@pytest.mark.extras
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
 def test_a_fixed_number_of_rows_is_asked_in_pieces(tmp_path: Path, count: int) -> None:
     path = linear(tmp_path / "m.onnx", shape=(2, 3), outputs=[("scores", (2, 2))])

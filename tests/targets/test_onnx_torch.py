@@ -363,6 +363,22 @@ def test_exported_networks_have_the_gradients_of_the_originals(
     same_gradient(target, module, x)
 
 
+def test_in_double_precision_the_two_agree_to_the_last_digits_and_in_half_they_are_refused(
+    tmp_path: Path, pictures: tuple[Tensor, Tensor]
+) -> None:
+    torch.manual_seed(0)
+    x, path = pictures[0].double(), tmp_path / "m.onnx"
+    module = nn.Sequential(nn.Flatten(), nn.Linear(784, 16), nn.Tanh(), nn.Linear(16, 10)).double().eval()
+    target = load_onnx(exported(module, x[:2], path), rows=x)
+    assert isinstance(target, Paired)
+    assert target.dtype is torch.float64
+    same_gradient(target, module, x, within=1e-12)
+    exported(module.half(), x[:2].half(), path)
+    with pytest.raises(TargetError, match="differs from the model by"):
+        load_onnx(path, rows=x)
+    assert load_onnx(path)(x.float()).argmax(1).tolist() == target(x).argmax(1).tolist()
+
+
 @pytest.mark.parametrize(("name", "radius"), [("natural", 0.03), ("residual", 0.02)])
 def test_pgd_breaks_the_rows_that_it_breaks_on_the_original(
     name: str, radius: float, tmp_path: Path, pictures: tuple[Tensor, Tensor]
@@ -422,7 +438,8 @@ def test_published_architectures_of_one_row_are_climbed_in_batches(name: str) ->
     x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     target = load_onnx(path, rows=x, output=Output.PROBABILITIES)
     assert isinstance(target, Paired)
-    assert (target.classes, target.module.pieces) == (1000, None)
+    pieces: Any = target.module.pieces
+    assert (target.classes, pieces) == (1000, None)
     (slope,) = torch.autograd.grad(target(x.requires_grad_())[:, 3].sum(), x)
     assert bool((slope.flatten(1).abs().amax(1) > 0).all())
 

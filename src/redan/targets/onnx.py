@@ -124,11 +124,10 @@ def load_onnx(
         mean, std = (torch.tensor(part, dtype=dtype) for part in normalization)
         if len(mean) != len(std) or bool((std <= 0).any()):
             raise SettingError("normalization needs as many standard deviations as means, all above 0; check its lists")
-    known = session.columns if session.columns != 1 and output is not Output.LABELS else None
     target = OnnxTarget(
         session=session,
         bounds=(float(bounds[0]), float(bounds[1])),
-        classes=known if classes is None else classes,
+        classes=_classes(session, output) if classes is None else classes,
         output=output,
         stochastic=stochastic,
         dtype=dtype,
@@ -138,6 +137,17 @@ def load_onnx(
     if rows is None or not gradients:
         return target
     return _with_gradients(target, path, graph, rows)
+
+
+def _classes(session: Session, output: Output) -> int | None:
+    """As many as the file says; one number a row is that of the second of two classes."""
+    match output:
+        case Output.LABELS:
+            return None
+        case Output.LOGITS | Output.PROBABILITIES if session.columns == 1:
+            return 2
+        case _:
+            return session.columns
 
 
 def _with_gradients(target: OnnxTarget, path: Path, graph: Any, rows: Tensor) -> Paired:

@@ -83,7 +83,7 @@ def start(path: Path, payload: bytes, *, scores: str | None, threads: int, label
     except Exception as error:
         raise TargetError(
             f"onnxruntime {onnxruntime.__version__} cannot load {path.name} ({_first_line(error)}); export it again, "
-            "or install a newer onnxruntime"
+            "in float32 if it is not, or install a newer onnxruntime"
         ) from error
     inputs, outputs = runtime.get_inputs(), runtime.get_outputs()
     if len(inputs) != 1:
