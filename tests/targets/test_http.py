@@ -11,12 +11,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 import redan
@@ -24,7 +26,9 @@ from redan.errors import EvidenceError, SettingError, TargetError
 from redan.protocols import Access
 from redan.targets.base import Output, is_remote
 from redan.targets.http import HttpTarget, from_http
-from redan.wire import Ledger, Patience, Protocol, Service, client
+from redan.threat.model import Http
+from redan.wire import Kind, Ledger, Patience, Protocol, Service, client
+from redan.wire.messages import messages, read_as
 
 pytestmark = pytest.mark.extras
 
@@ -410,3 +414,57 @@ def test_scores_are_the_same_from_the_wire_and_from_the_ledger(serve: Serve, tmp
     assert found[0] == found[1]
     assert np.frombuffer(found[0][0], np.float32).size == 60
     assert len(server.lines) == 20
+
+
+# -- the page ----------------------------------------------------------------------------------------------
+
+PAGE = (SERVER.parents[2] / "docs" / "targets" / "http.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+
+
+def test_the_pages_program_runs(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server, (program,) = serve(), blocks("python")
+    assert "http://127.0.0.1:8000" in program
+    monkeypatch.chdir(tmp_path)
+    exec(compile(program.replace("http://127.0.0.1:8000", server.url), "docs/targets/http.md", "exec"), {})  # noqa: S102  # our own document
+    said = capsys.readouterr().out
+    found = re.fullmatch(r"(\d+) of 16 rows are broken\n(\d+) requests were sent, (\d+) of them answered\n", said)
+    assert found is not None
+    assert int(found[1]) > 0
+    assert int(found[2]) == int(found[3]) == len(server.lines)
+
+
+def test_the_pages_endpoints_are_endpoints() -> None:
+    found = blocks("yaml")
+    assert len(found) == 5
+    for block in found:
+        said = Http.model_validate(yaml.safe_load(block)).http
+        service = Service(
+            url=said.url,
+            protocol=Protocol[said.protocol.name],
+            model=said.model,
+            request=said.request,
+            response=said.response,
+            rows_per_request=said.rows_per_request,
+        )
+        from_http(service, classes=3).close()
+
+
+@pytest.mark.parametrize("row", [line for line in PAGE.splitlines() if re.match(r"\| `[\[{]", line)])
+def test_the_pages_answers_are_read_as_it_says(row: str) -> None:
+    answer, response = re.findall(r"`([^`]+)`", row.replace('`"$rows"`', ""))
+    mapping = yaml.safe_load(response.replace(", …", ""))
+    text = answer.replace(", …", "")
+    kind = Kind.LABELS if "labels" in mapping else Kind.VALUE if "value" in mapping else Kind.PROBABILITIES
+    service = mapped("http://127.0.0.1:9", "/", mapping, rows_per_request=1)
+    if "$rows" in row:
+        service = replace(service, request={"rows": "$rows"})
+    how = messages(service, read_as(service, kind, None), told={}, datatype="FP32")
+    found = how.decode(text.encode(), 1)
+    expected = {Kind.LABELS: [1], Kind.VALUE: [12.5]}.get(kind)
+    assert found.tolist() == expected if expected else np.nanargmax(found, 1).tolist() == [1]
