@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -155,7 +156,7 @@ NAMED = [
     ("art", "SignOPTAttack", Access.LABELS, redan.L2(2.5)),
     ("cleverhans", "projected_gradient_descent", Access.GRADIENTS, redan.Linf(0.1)),
     ("cleverhans", "sparse_l1_descent", Access.GRADIENTS, redan.L1(6.0)),
-    ("cleverhans", "carlini_wagner_l2", Access.GRADIENTS, redan.L2(1.0)),
+    ("cleverhans", "fast_gradient_method", Access.GRADIENTS, redan.Linf(0.1)),
     ("cleverhans", "spsa", Access.SCORES, redan.Linf(0.4)),
     ("cleverhans", "hop_skip_jump_attack", Access.LABELS, redan.L2(2.5)),
     ("torchattacks", "PGD", Access.GRADIENTS, redan.Linf(0.1)),
@@ -186,6 +187,22 @@ def test_by_name(
     assert torch.equal(found.queries, again.queries)
 
 
+def test_settings_of_a_cleverhans_function(convolutional: nn.Module, images: Tensor) -> None:
+    """It is told the number of classes, and no epsilon: minimum norm, in a set without limit."""
+    from cleverhans.torch.attacks.carlini_wagner_l2 import carlini_wagner_l2
+
+    from redan.integrations.cleverhans import cleverhans_attack
+
+    y = convolutional(images).argmax(1)
+    options = {"initial_const": 10, "lr": 0.05, "max_iterations": 40, "binary_search_steps": 2}
+    attack = cleverhans_attack(carlini_wagner_l2, options, within=redan.L2)
+    found = redan.attack(convolutional, images, y, attack, within=redan.L2(math.inf), keep=redan.Closest())
+    assert bool(found.success.all())
+    assert float(found.distance.median()) < 1
+    assert "initial_const=10" in repr(attack)
+    assert "0x" not in repr(attack)
+
+
 def test_labels_are_enough_for_attacks_on_labels(connected: nn.Module, images: Tensor) -> None:
     net = connected
     x = images[:4]
@@ -212,6 +229,13 @@ def test_several_labels_are_attacked_too(connected: nn.Module, images: Tensor, p
     found = redan.attack(target, images, y, attack, within=redan.Linf(0.06), goal=FlipLabels())
     assert bool(found.success.any())
     assert bool(((net(found.adversarial) > 0).long() != y).any(1)[found.success].all())
+
+
+def test_inputs_of_another_shape_are_refused() -> None:
+    table = nn.Linear(7, 3).eval()
+    x = torch.full((4, 7), 0.5)
+    with pytest.raises(SetError, match="often images alone"):
+        redan.attack(table, x, table(x).argmax(1), named("torchattacks", "APGD"), within=redan.Linf(0.1))
 
 
 def test_unknown_names_are_no_attacks() -> None:

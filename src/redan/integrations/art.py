@@ -225,4 +225,4 @@ def as_art_attack(
                 0
             ].numpy()
 
-    return RedanAttack(to_art(target, shape, classes=classes))
+    return RedanAttack(estimator=to_art(target, shape, classes=classes))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from redan.errors import SettingError
+from redan.errors import SetError, SettingError
 from redan.protocols import Access
 from redan.rows import Goal, Rows, take
 
@@ -159,6 +159,11 @@ class Facade(nn.Module):
 
     def _owners(self, x: Tensor) -> Tensor:
         """The row, by its place, that each input is a candidate for."""
+        if x.shape[1:] != self.rows.x0.shape[1:]:
+            raise SetError(
+                f"the attack asked about inputs of the shape {tuple(x.shape[1:])} where the rows have "
+                f"{tuple(self.rows.x0.shape[1:])}; it takes inputs of another shape (often images alone): choose another"
+            )
         if len(self.rows) == 1:
             return torch.zeros(len(x), dtype=torch.int64, device=x.device)
         if len(x) != len(self.rows):

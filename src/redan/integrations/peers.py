@@ -84,10 +84,13 @@ def _once(run: Run, referee: Any, rows: Rows[Tensor, Any], access: Access) -> No
 
 
 def play(run: Run, referee: Any, rows: Rows[Tensor, Any], *, access: Access, alone: bool, most: int) -> None:
-    """Run a peer on all rows: by radius, at most so many at a time, or each row alone."""
-    radius, size = torch.as_tensor(rows.within.radius), 1 if alone else most
-    groups = [rows] if not radius.dim() else [rows.take(radius == value) for value in sorted(set(radius.tolist()))]
-    for group in groups:
+    """Run a peer on all rows: by radius, at most so many at a time, or each row alone.
+
+    A radius of 0 allows no change, so its rows are not asked about.
+    """
+    size = 1 if alone else most
+    radius = torch.as_tensor(rows.within.radius, device=rows.ids.device).expand(len(rows))
+    for group in [rows.take(radius == value) for value in sorted(set(radius.tolist())) if value > 0]:
         places = torch.arange(len(group), device=group.ids.device)
         for start in range(0, len(group), size):
             piece = group.take(places[start : start + size])
