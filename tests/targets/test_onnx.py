@@ -334,6 +334,14 @@ def test_weights_beside_the_model_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.extras
+def test_weights_beside_the_model_that_are_cut_off_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(WEIGHT.astype(np.float32).tobytes()[:-4])
+    with pytest.raises(TargetError) as refused:
+        load_onnx(with_weights_in(tmp_path / "m.onnx", "weights.bin"))
+    assert one_sentence(refused.value)
+
+
+@pytest.mark.extras
 def test_weights_outside_the_models_folder_are_refused(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()

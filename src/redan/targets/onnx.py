@@ -151,8 +151,6 @@ def _classes(session: Session, output: Output) -> int | None:
 
 
 def _with_gradients(target: OnnxTarget, path: Path, graph: Any, rows: Tensor) -> Paired:
-    import onnx
-
     session = target.session
     if target.output is Output.LABELS:
         raise TargetError(
@@ -160,7 +158,6 @@ def _with_gradients(target: OnnxTarget, path: Path, graph: Any, rows: Tensor) ->
         )
     if not len(rows):
         raise SettingError("rows are empty, but the gradients' conversion is checked on them; give a few real inputs")
-    onnx.load_external_data_for_model(graph, str(path.resolve().parent))
     numbers = torch.from_numpy(np.empty(0, session.dtype)).dtype
     if session.batch is not None and session.batch < len(rows):
         try:  # most graphs of a fixed number of rows take any, once their reshapes do: then a pass is one pass

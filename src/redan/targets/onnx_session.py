@@ -77,7 +77,6 @@ def start(path: Path, payload: bytes, *, scores: str | None, threads: int, label
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.resolve().parent))
     try:
         runtime = onnxruntime.InferenceSession(payload, options, providers=["CPUExecutionProvider"])
     except Exception as error:
@@ -173,7 +172,7 @@ def _chosen(name: str, outputs: Any, scores: str | None, labels: bool) -> Any:
 
 
 def read_graph(path: Path) -> tuple[bytes, Any]:
-    """The bytes of an ONNX file, and the ModelProto in them; both are from one reading.
+    """The bytes of an ONNX file, and the ModelProto in them; both are from one reading, weights beside it included.
 
     Raises TargetError for a file that is not ONNX, for weights outside of its folder (by which a model reads the files
     of whoever loads it: CVE-2022-25882, CVE-2024-27318), and for custom operators.
@@ -193,23 +192,34 @@ def read_graph(path: Path) -> tuple[bytes, Any]:
         raise TargetError(f"{path.name} is not an ONNX model ({_first_line(error)}); export it again") from error
     if not told:
         raise TargetError(f"{path.name} holds no graph of operators; export it again")
-    _stays_home(path, graph)
     _brings_no_library(path, graph)
+    if not _stays_home(path, graph):
+        return payload, graph
+    try:
+        onnx.load_external_data_for_model(graph, str(path.resolve().parent))
+        payload = graph.SerializeToString()
+        left = any(tensor.external_data for tensor in _parts(graph, "TensorProto"))
+    except Exception as error:  # onnx's own, protobuf's own, and the operating system's
+        raise TargetError(
+            f"the weights beside {path.name} cannot be read ({_first_line(error)}); export it again, under 2 GB"
+        ) from error
+    if left:
+        raise TargetError(f"{path.name} has weights beside it in a place that is not read; export it without functions")
     return payload, graph
 
 
-def _stays_home(path: Path, graph: Any) -> None:
+def _stays_home(path: Path, graph: Any) -> bool:
+    """Whether there are weights beside the file; TargetError for weights anywhere else."""
     folder = path.resolve().parent
-    for tensor in _parts(graph, "TensorProto"):
-        for entry in tensor.external_data:
-            if entry.key != "location":
-                continue
-            where = folder / entry.value
-            if not where.resolve().is_relative_to(folder) or Path(entry.value).is_absolute() or not where.is_file():
-                raise TargetError(
-                    f"{path.name} reads weights from {entry.value!r}, which is no file in the model's own folder; put "
-                    "the weights beside the model, as the exporter wrote them"
-                )
+    places = [e.value for t in _parts(graph, "TensorProto") for e in t.external_data if e.key == "location"]
+    for place in places:
+        where = folder / place
+        if not where.resolve().is_relative_to(folder) or Path(place).is_absolute() or not where.is_file():
+            raise TargetError(
+                f"{path.name} reads weights from {place!r}, which is no file in the model's own folder; put the "
+                "weights beside the model, as the exporter wrote them"
+            )
+    return bool(places)
 
 
 def _brings_no_library(path: Path, graph: Any) -> None:

@@ -77,10 +77,9 @@ def _run(step: Step, values: dict[str, Tensor | None]) -> None:
 def convert(graph: Any, read: str, answered: str, *, called: str, freed: int | None = None) -> GraphModule:
     """The part of an ONNX model (a ModelProto) that leads from its input `read` to its output `answered`, in torch.
 
-    called: the model, for errors. What does not depend on the input is computed here, once. Weights that lie beside
-    the file must be in `graph` already. freed: a number of rows that the file's reshapes are fixed to, and that is made
-    any number there; whether the rows still stay apart is for the caller to check. Raises NotBuiltError, naming the
-    operators that have no counterpart.
+    called: the model, for errors. What does not depend on the input is computed here, once. freed: a number of rows
+    that the file's reshapes are fixed to, and that is made any number there; whether the rows still stay apart is for
+    the caller to check. Raises NotBuiltError, naming the operators that have no counterpart.
     """
     import onnx.inliner
 
