@@ -38,9 +38,15 @@ def members(path: Path) -> dict[str, bytes]:
 
 
 def names(path: Path) -> set[str]:
-    """The names of the archive's files, without the folder around them. Nothing is unpacked."""
-    with zipfile.ZipFile(path) as archive:
-        return {name.partition("/")[2] for name in archive.namelist()}
+    """The names of the archive's files, without the folder around them; none of what is no archive.
+
+    Nothing is unpacked.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.partition("/")[2] for name in archive.namelist()}
+    except zipfile.BadZipFile:
+        return set()
 
 
 def written(files: Mapping[str, bytes]) -> io.BytesIO:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,7 +63,7 @@ def load_checkpoint(path: Path | str, *, trust: bool, module: nn.Module | None =
 
 
 def _read(path: Path) -> Any:
-    if zipfile.is_zipfile(path) and "constants.pkl" in names(path):
+    if "constants.pkl" in names(path):
         raise TargetError(f"{path.name} is TorchScript; name it under torchscript, or call load_torchscript")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
