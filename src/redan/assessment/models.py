@@ -240,7 +240,7 @@ def _other(model: Model, how: Loading) -> Target[Tensor]:
                 normalization=how.normalization,
                 output=output,
                 rows=how.rows,
-                gradients=how.climbed,
+                gradients=how.climbed and output is not Output.LABELS,
             )
         case Sklearn(sklearn=path):
             estimator = load_skops(_in_file(path, folder, "sklearn"))
@@ -280,9 +280,9 @@ def _served(model: Model, how: Loading) -> Served:
             output=how.output,
         )
         return Served(_on_unit(inner, how), _model_digest(made.module, how.folder))
+    target = _on_unit(_other(model, how), how)
     file = next(iter(model.model_dump().values()))
-    found = file_digest(how.folder / file) if isinstance(file, Path) else None
-    return Served(_on_unit(_other(model, how), how), found)
+    return Served(target, file_digest(how.folder / file) if isinstance(file, Path) else None)
 
 
 def _normalized(target: Target[Tensor], how: Loading) -> Target[Tensor]:
