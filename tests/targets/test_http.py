@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -386,6 +387,18 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes_and_pays_for_little_
     if not faults:
         extra = len(server.lines) - len(calm.lines)
         assert 0 < extra <= len(unknown)
+
+
+def test_interrupted_it_waits_for_what_is_under_way_and_sends_no_more(serve: Serve) -> None:
+    server = serve(latency=(0.05, 0.1))
+    with from_http(mapped(server.url), classes=3) as target:
+        timer = threading.Timer(0.5, signal.pthread_kill, (threading.main_thread().ident or 0, signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            target(rows(500))
+        timer.join()
+        assert target.bill.unknown == 0
+        assert 0 < target.bill.answered == target.bill.sent == len(server.lines) < 500
 
 
 def test_settled_answers_are_asked_for_again_by_the_next_run(serve: Serve, tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ def test_what_is_declared_goes_before_what_the_model_tells() -> None:
     assert json.loads(how.encode(X))["inputs"][0]["datatype"] == "FP32"
     with pytest.raises(TargetError, match="takes INT8, but inputs are changed by fractions"):
         built(Protocol.OIP_V2, told={"datatype": "INT8"})
+    with pytest.raises(TargetError, match="takes .31mX, but"):
+        built(Protocol.OIP_V2, told={"datatype": "\x1b[31mX"})
 
 
 def test_mlflow_sends_inputs() -> None:

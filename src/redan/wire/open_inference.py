@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redan.errors import TargetError
+from redan.wire.connection import clean
 from redan.wire.reading import Misfit, parsed, rows_read
 from redan.wire.service import Reading
 
@@ -97,6 +98,7 @@ def checked_datatype(datatype: object, wanted: str) -> str:
         return wanted
     if datatype not in (*_FLOATS, "FP16"):
         raise TargetError(
-            f"the endpoint's model takes {datatype}, but inputs are changed by fractions; serve a model that takes FP32"
+            f"the endpoint's model takes {clean(str(datatype))}, but inputs are changed by fractions; serve a model that "
+            "takes FP32"
         )
     return str(datatype)
