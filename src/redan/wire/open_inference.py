@@ -98,7 +98,7 @@ def checked_datatype(datatype: object, wanted: str) -> str:
         return wanted
     if datatype not in (*_FLOATS, "FP16"):
         raise TargetError(
-            f"the endpoint's model takes {clean(str(datatype))}, but inputs are changed by fractions; serve a model that "
-            "takes FP32"
+            f"the endpoint's model takes {clean(str(datatype))}, but inputs are changed by fractions; serve a model "
+            "that takes FP32"
         )
     return str(datatype)
