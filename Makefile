@@ -30,7 +30,9 @@ test: $(STAMP)
 
 test-extras: $(STAMP)
 	bash tools/extras.sh
-	.envs/extras/bin/python -m pytest -m extras
+	OMP_NUM_THREADS=1 .envs/extras/bin/python -m pytest -m "extras and not interop" -n auto --dist worksteal
+	bash tools/interop.sh
+	OMP_NUM_THREADS=1 .envs/interop/bin/python -m pytest -m interop tests/interop -n auto --dist worksteal
 
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not extras" -n auto --dist worksteal --timeout 480

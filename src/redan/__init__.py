@@ -36,6 +36,8 @@ _HOMES = {
     "L0": "perturbations.sparse",
     "Spatial": "perturbations.spatial",
     "Untargeted": "goals",
+    "Deviate": "goals",
+    "FlipLabels": "goals",
     "Targeted": "goals",
     "First": "referee",
     "Closest": "referee",
@@ -123,6 +125,8 @@ if TYPE_CHECKING:
     from redan.evasion.universal import Stamp as Stamp
     from redan.evasion.universal import UniversalPGD as UniversalPGD
     from redan.evidence.verdict import judge as judge
+    from redan.goals import Deviate as Deviate
+    from redan.goals import FlipLabels as FlipLabels
     from redan.goals import Targeted as Targeted
     from redan.goals import Untargeted as Untargeted
     from redan.oracle import Capability as Capability
