@@ -140,8 +140,9 @@ def test_labels_that_the_model_does_not_know(wrong: int) -> None:
 
 def test_one_score_is_not_enough() -> None:
     model = Answers(lambda x: x.flatten(1)[:, :1]).eval()
-    with pytest.raises(TargetError, match=r"torch.stack"):
+    with pytest.raises(TargetError, match=r"from_torch\(model, classes=2\)"):
         count_classes(from_torch(model), X, Y * 0)
+    assert count_classes(from_torch(model, classes=2), X, Y * 0) == 2
 
 
 def test_the_first_row_may_fail() -> None:

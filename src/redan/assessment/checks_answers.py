@@ -37,7 +37,7 @@ def output_shape(look: Look) -> Finding:
     if look.task is not Task.CLASS:
         return _other_shape(look, scores)
     if scores < 2:
-        remedy = "return one score a class; for one logit z that is torch.stack([-z, z], 1) / 2"
+        remedy = "return one score a class, or declare two classes: the number is then the second one's"
         return Finding(name, Level.REFUSE, True, "the model answers one number a row", remedy)
     if declared is not None and scores != declared:
         detail = f"the model answers {scores} scores a row, and {declared} classes are declared"

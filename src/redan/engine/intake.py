@@ -131,7 +131,7 @@ def count_classes(target: Target[Tensor], x: Tensor, y: Tensor, task: Task = Tas
     if classes < 2:
         raise TargetError(
             "the model answers one number a row, but class scores (N, K) with K of at least 2 are needed; "
-            "for a binary model with one logit return torch.stack([-z, z], 1) / 2"
+            "for a binary model with one logit say so: redan.targets.from_torch(model, classes=2)"
         )
     if len(y) and not (int(y.min()) >= 0 and int(y.max()) < classes):
         raise DataError(
