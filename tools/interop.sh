@@ -10,10 +10,10 @@ stamp="$environment/requirements.sha256"
 
 # ART imports packaging, and its AutoAttack multiprocess, without asking for either.
 peers=(adversarial-robustness-toolbox==1.20.1 packaging multiprocess==0.70.19 scikit-learn==1.9.1)
-# Installed without what they ask for, of which torchvision and tensorflow are not needed by their torch attacks. What is
-# needed: eagerpy, GitPython and requests by Foolbox, absl-py by CleverHans, requests by torchattacks.
+# Installed without what they ask for: tensorflow-probability, torchvision, an old requests, which their torch attacks do
+# not need. Foolbox needs the last three.
 bare=(foolbox==3.3.4 cleverhans==4.0.0 torchattacks==3.5.1)
-needed=(eagerpy==0.30.0 GitPython absl-py requests)
+needed=(eagerpy==0.30.0 GitPython requests)
 
 digest="$(cat "$root/pyproject.toml" "$root/constraints.txt" "${BASH_SOURCE[0]}" | sha256sum | cut -d' ' -f1)"
 if [[ -x "$python" && -f "$stamp" && "$(<"$stamp")" == "$digest" ]]; then

@@ -231,6 +231,35 @@ def test_several_labels_are_attacked_too(connected: nn.Module, images: Tensor, p
     assert bool(((net(found.adversarial) > 0).long() != y).any(1)[found.success].all())
 
 
+def test_surrogates_lend_it_their_gradients(
+    convolutional: nn.Module, connected: nn.Module, images: Tensor, peer: Peer
+) -> None:
+    y = convolutional(images).argmax(1)
+    attack = peer.adapted(0.25, redan.Linf, False)
+    lent = redan.attack(convolutional, images, y, attack, within=redan.Linf(0.5), surrogates=[connected])
+    own = redan.attack(convolutional, images, y, attack, within=redan.Linf(0.5))
+    assert bool(lent.success.any())
+    assert int(lent.queries.max()) <= 2  # the target is shown the last input alone
+    assert int(own.queries.max()) > 2
+
+
+def test_what_is_broken_in_art_runs_here(convolutional: nn.Module, images: Tensor) -> None:
+    """HopSkipJump hands a float32 model float64; GeoDA calls a function that numpy has no more."""
+    from art.attacks.evasion import HopSkipJump
+    from art.estimators.classification import PyTorchClassifier
+
+    x = images[:2]
+    y = convolutional(x).argmax(1)
+    classifier = PyTorchClassifier(convolutional, nn.CrossEntropyLoss(), (1, 8, 8), 4, clip_values=(0.0, 1.0))
+    with pytest.raises(RuntimeError, match="double"):
+        HopSkipJump(classifier, verbose=False).generate(x.numpy())
+    assert not hasattr(np, "mat")
+    for name in ("HopSkipJump", "GeoDA"):
+        found = redan.attack(convolutional, x, y, named("art", name), within=redan.L2(4.0), capability=WEAK)
+        assert bool(found.success.any())
+        assert not hasattr(np, "mat")
+
+
 def test_inputs_of_another_shape_are_refused() -> None:
     table = nn.Linear(7, 3).eval()
     x = torch.full((4, 7), 0.5)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import doctest
 import subprocess
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -34,6 +36,13 @@ def test_the_command_is_named(
 def test_names_that_are_none_ask_for_nothing() -> None:
     for adapter in (art, cleverhans, foolbox, torchattacks):
         assert not hasattr(adapter, "__wrapped__")
+        assert not hasattr(adapter, "setup_module")
+
+
+@pytest.mark.parametrize("adapter", [cleverhans, torchattacks], ids=["cleverhans", "torchattacks"])
+def test_the_examples_run(adapter: ModuleType) -> None:
+    failed, tried = doctest.testmod(adapter)
+    assert (failed, tried > 3) == (0, True)
 
 
 def test_importing_the_adapters_imports_no_library() -> None:

@@ -27,7 +27,7 @@ from redan.goals import Aim
 from redan.integrations.art_catalog import CATALOG, Known, made_by_name, repaired
 from redan.integrations.facade import Facade, aimed
 from redan.integrations.peers import one_radius, peer_attack
-from redan.integrations.served import AsModule, classes_of, found, served
+from redan.integrations.served import AsModule, changed, classes_of, served
 from redan.perturbations.norms import Linf
 from redan.protocols import Access, Attack, Bounded
 from redan.rows import Rows
@@ -109,8 +109,8 @@ def art_attack(
         _fit(attack, len(rows), aim.targeted)
         labels = nn.functional.one_hot(aim.label, classes).cpu().numpy().astype(np.float32)
         with repaired():
-            changed = attack.generate(x=x0.cpu().numpy(), y=labels)
-        return torch.from_numpy(np.ascontiguousarray(changed)).to(x0)
+            answer = attack.generate(x=x0.cpu().numpy(), y=labels)
+        return torch.from_numpy(np.ascontiguousarray(answer)).to(x0)
 
     return peer_attack(
         name or "ARTAttack",
@@ -140,7 +140,7 @@ def _fit(attack: Any, rows: int, targeted: bool) -> None:
 
 def __getattr__(name: str) -> Attack[Any, Any]:
     """`redan.integrations.art:NAME` in a threat model: ART's attack of that name, its steps scaled to the radius."""
-    if name.startswith("_"):
+    if not name[:1].isupper():  # tools look for names of their own, as `setup_module`
         raise AttributeError(name)
     known = CATALOG.get(name)
     if known is None:
@@ -221,8 +221,7 @@ def as_art_attack(
                 raise SettingError("redan attacks rows with known labels; call generate(x, y) with the right classes")
             labels = np.asarray(y).argmax(1) if np.ndim(y) == 2 else np.asarray(y)
             rows = torch.from_numpy(np.array(x))
-            return found(attack, model, rows, torch.from_numpy(labels.astype(np.int64)), within, goal=goal, seed=seed)[
-                0
-            ].numpy()
+            right = torch.from_numpy(labels.astype(np.int64))
+            return changed(attack, model, rows, right, within, goal=goal, seed=seed)[0].numpy()
 
     return RedanAttack(estimator=to_art(target, shape, classes=classes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ class _Seeded(np.random.RandomState):
 class _Standing:
     """A module with some names replaced."""
 
-    def __init__(self, module: Any, **replaced: Any) -> None:
+    def __init__(self, module: Any, replaced: dict[str, Any]) -> None:
         self.__dict__.update(replaced)
         self._module = module
 
@@ -103,12 +104,14 @@ def repaired() -> Iterator[None]:
 
     HopSkipJump and BoundaryAttack make generators that no seed reaches; GeoDA calls what numpy 2 took away.
     """
-    standing = _Standing(np, mat=np.asmatrix, random=_Standing(np.random, RandomState=_Seeded))
+    standing = _Standing(np, {"mat": np.asmatrix, "random": _Standing(np.random, {"RandomState": _Seeded})})
     modules: list[Any] = [sys.modules[name] for name in _REPAIRED if name in sys.modules]
     for module in modules:
         module.np = standing
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PendingDeprecationWarning)  # of numpy's matrices, which GeoDA makes
+            yield
     finally:
         for module in modules:
             module.np = np

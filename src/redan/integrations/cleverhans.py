@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from redan.errors import SetError, SettingError
 from redan.goals import Targeted
 from redan.integrations.facade import Facade, aimed
-from redan.integrations.peers import one_radius, order, peer_attack
-from redan.integrations.served import AsModule, as_served, found, served
+from redan.integrations.peers import one_radius, order, peer_attack, release
+from redan.integrations.served import AsModule, as_served, changed, served
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L1
 from redan.protocols import Access, Attack, Ball, Bounded
@@ -30,7 +30,7 @@ from redan.protocols import settings as plain
 from redan.rows import Rows
 from redan.targets import Target
 
-_INSTALL = "pip install --no-deps cleverhans && pip install absl-py"
+_INSTALL = "pip install --no-deps cleverhans"
 
 
 def cleverhans_attack(
@@ -56,13 +56,13 @@ def cleverhans_attack(
         radius = one_radius(rows.within)
         own = {key: value(radius) if callable(value) else value for key, value in settings.items()}
         given = _given(takes, facade, rows, name) | own
-        changed: Tensor = function(facade, rows.x0.clone(), **given)
-        return changed.detach()
+        answer: Tensor = function(facade, rows.x0.clone(), **given)
+        return answer.detach()
 
     return peer_attack(
         name,
         run,
-        library="cleverhans 4",
+        library=release("cleverhans"),
         options=", ".join(f"{key}={plain(value)}" for key, value in sorted(settings.items())),
         access=access,
         within=within,
@@ -171,7 +171,7 @@ class CleverHansStyle:
         Without y the model's own answers are taken for the right classes, as CleverHans does; so are they for a
         targeted call, in which a row that is answered as wanted already comes back unchanged.
         """
-        target = as_served(model_fn, (float(clip_min), float(clip_max)))
+        target = as_served(model_fn, (float(clip_min), float(clip_max)), x)
         own = y
         if own is None or targeted:
             with torch.no_grad():
@@ -179,7 +179,7 @@ class CleverHansStyle:
         goal = Targeted(y) if targeted and y is not None else None
         if targeted and goal is None:
             raise SettingError("a targeted call needs the wanted classes; give y")
-        return found(self.attack, target, x, own, _set(eps, norm), goal=goal, seed=self.seed)[0]
+        return changed(self.attack, target, x, own, _set(eps, norm), goal=goal, seed=self.seed)[0]
 
 
 def _set(eps: float, norm: float) -> Bounded:
@@ -198,6 +198,8 @@ def as_cleverhans_attack(attack: Attack[Any, Any], *, seed: int = 0) -> CleverHa
 
     The bytes are those of `redan.attack` with the same seed. A row that was not broken comes back unchanged.
 
+    >>> import torch
+    >>> from torch import nn
     >>> from redan.evasion.fgsm import FGSM
     >>> call = as_cleverhans_attack(FGSM())
     >>> call(nn.Linear(2, 2).eval(), torch.rand(4, 2), 0.5, math.inf, y=torch.tensor([0, 1, 0, 1])).shape

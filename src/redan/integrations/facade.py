@@ -162,7 +162,7 @@ class Facade(nn.Module):
         if x.shape[1:] != self.rows.x0.shape[1:]:
             raise SetError(
                 f"the attack asked about inputs of the shape {tuple(x.shape[1:])} where the rows have "
-                f"{tuple(self.rows.x0.shape[1:])}; it takes inputs of another shape (often images alone): choose another"
+                f"{tuple(self.rows.x0.shape[1:])}; it wants other inputs (often images alone), so choose another"
             )
         if len(self.rows) == 1:
             return torch.zeros(len(x), dtype=torch.int64, device=x.device)

@@ -20,7 +20,7 @@ from redan.errors import SetError, SettingError
 from redan.goals import Aim, Targeted, Untargeted
 from redan.integrations.facade import Facade, Unaligned, aimed
 from redan.integrations.peers import ball, one_radius, peer_attack
-from redan.integrations.served import AsModule, as_served, found, served
+from redan.integrations.served import AsModule, as_served, changed, served
 from redan.protocols import Access, Attack, Bounded
 from redan.referee import Closest
 from redan.rows import Rows
@@ -124,7 +124,7 @@ def _options(attack: Any) -> str:
 
 def __getattr__(name: str) -> Attack[Any, Any]:
     """`redan.integrations.foolbox:NAME` in a threat model: Foolbox's attack of that name with its own defaults."""
-    if name.startswith("_"):
+    if not name[:1].isupper():  # tools look for names of their own, as `setup_module`
         raise AttributeError(name)
     fb = _foolbox()
     kind = getattr(fb.attacks, name, None)
@@ -145,33 +145,16 @@ def __getattr__(name: str) -> Attack[Any, Any]:
 def to_foolbox(target: nn.Module | Target[Tensor]) -> Any:
     """A redan target (or a module with inputs in [0, 1]) as a Foolbox model: bounds and gradients as the target has."""
     answered = served(target)
-    return _foolbox().PyTorchModel(AsModule(answered), bounds=answered.bounds, device=answered.device)
+    module = AsModule(answered)
+    model = _foolbox().PyTorchModel(module, bounds=answered.bounds, device=answered.device)
+    model.redan_module = module
+    return model
 
 
-class _FoolboxModule(nn.Module):
-    """A Foolbox model as a torch module."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-        self.eval()
-
-    def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.model(x)
-        return scores
-
-
-def _target(model: Any) -> Target[Tensor]:
+def _target(model: Any, like: Tensor) -> Target[Tensor]:
     """What a Foolbox model answers, as a target; a target that was put behind the interface is taken out again."""
     bounds = (float(model.bounds.lower), float(model.bounds.upper))
-    inner = _inside(model)
-    return as_served(_FoolboxModule(model) if inner is None else inner, bounds)
-
-
-def _inside(model: Any) -> AsModule | None:
-    """The module that `to_foolbox` put in: Foolbox keeps it in a closure."""
-    cells = getattr(getattr(model, "_model", None), "__closure__", None) or ()
-    return next((cell.cell_contents for cell in cells if isinstance(cell.cell_contents, AsModule)), None)
+    return as_served(getattr(model, "redan_module", model), bounds, like)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +169,7 @@ class FoolboxStyle:
         self, model: Any, inputs: Tensor, criterion: Any, *, epsilons: float | Sequence[float | None] | None
     ) -> tuple[Any, Any, Tensor]:
         """(raw, clipped, is_adv) as in Foolbox: tensors for one epsilon, lists and (K, N) for several."""
-        target = _target(model)
+        target = _target(model, inputs)
         y, goal = _asked(criterion, target, inputs)
         several = epsilons if isinstance(epsilons, Sequence) else (epsilons,)
         results = [self._one(target, inputs, y, goal, epsilon) for epsilon in several]
@@ -201,7 +184,7 @@ class FoolboxStyle:
         """One epsilon; None asks for the nearest, in a set without limit."""
         within = self.make_set(math.inf if epsilon is None else float(epsilon))
         keep = Closest() if epsilon is None else None
-        return found(self.attack, target, x, y, within, goal=goal, seed=self.seed, keep=keep)
+        return changed(self.attack, target, x, y, within, goal=goal, seed=self.seed, keep=keep)
 
 
 def as_foolbox_attack(attack: Attack[Any, Any], make_set: Callable[[float], Bounded], *, seed: int = 0) -> FoolboxStyle:

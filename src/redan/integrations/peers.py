@@ -2,7 +2,7 @@
 
 A peer is given a *facade*: a module whose forward asks `referee.scores` and whose backward asks `referee.gradient` for
 the vector-Jacobian product with the very cotangent that the peer's own loss sent back. So a peer climbs exactly as it
-does on the bare model, and the referee bills, judges and keeps as for any attack. What it costs and what it may not:
+does on the bare model, and the referee bills, judges and keeps as for any attack. What that means:
 
 * Each forward is a query, and each backward is one more, which runs its own forward: the cotangent is known only after
   the scores were seen. A step of a peer's PGD is therefore billed as two queries and one backward.
@@ -25,6 +25,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import field, make_dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, cast
 
 import numpy as np
@@ -152,6 +153,14 @@ def peer_attack(
     return _kind(name, access, cast("Hashable", within))(
         library=library, options=options, run=run, alone=alone, most=most
     )
+
+
+def release(package: str) -> str:
+    """The package's name with its installed version, for the record."""
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:  # a copy that was not installed
+        return package
 
 
 _ORDERS: tuple[tuple[type[Any], float], ...] = ((Linf, np.inf), (L2, 2), (L1, 1), (L0, 0))

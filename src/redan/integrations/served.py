@@ -51,11 +51,12 @@ class AsModule(nn.Module):
 
 
 class _Called(nn.Module):
-    """A function from inputs to scores, as a module."""
+    """A function from inputs like some to scores, as a module."""
 
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, function: Callable[[Tensor], Tensor], like: Tensor) -> None:
         super().__init__()
         self.function = function
+        self.like = nn.Parameter(like.detach().new_empty(0), requires_grad=False)  # says type and device
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,8 +68,8 @@ def served(model: nn.Module | Target[Tensor]) -> Target[Tensor]:
     return model.target if isinstance(model, AsModule) else as_target(model, None)
 
 
-def as_served(function: Callable[[Tensor], Tensor], bounds: tuple[float, float]) -> Target[Tensor]:
-    """Another library's model, any callable on tensors, as a target in these bounds.
+def as_served(function: Callable[[Tensor], Tensor], bounds: tuple[float, float], like: Tensor) -> Target[Tensor]:
+    """Another library's model, any callable on tensors, as a target in these bounds, for inputs like these.
 
     Raises SettingError where it is a redan target behind that library's interface, with other bounds.
     """
@@ -76,7 +77,7 @@ def as_served(function: Callable[[Tensor], Tensor], bounds: tuple[float, float])
         if tuple(function.target.bounds) != tuple(bounds):
             raise SettingError(f"the target's own bounds are {function.target.bounds}, got {bounds}; give the same")
         return function.target
-    return as_target(function if isinstance(function, nn.Module) else _Called(function), bounds)
+    return as_target(function if isinstance(function, nn.Module) else _Called(function, like), bounds)
 
 
 def classes_of(target: Target[Tensor], classes: int | None) -> int:
@@ -87,7 +88,7 @@ def classes_of(target: Target[Tensor], classes: int | None) -> int:
     return found
 
 
-def found(
+def changed(
     attack: Attack[Any, Any],
     model: nn.Module | Target[Tensor],
     x: Tensor,

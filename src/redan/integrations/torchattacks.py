@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from redan.errors import SettingError
 from redan.goals import Aim
 from redan.integrations.facade import Facade, aimed
-from redan.integrations.peers import one_radius, order, peer_attack
-from redan.integrations.served import AsModule, found, served
+from redan.integrations.peers import one_radius, order, peer_attack, release
+from redan.integrations.served import AsModule, changed, served
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
 from redan.protocols import Access, Attack, Bounded
 from redan.rows import Rows
 from redan.targets import Target
 
-_INSTALL = "pip install --no-deps torchattacks && pip install requests"
+_INSTALL = "pip install --no-deps torchattacks"
 
 
 def _torchattacks() -> Any:
@@ -93,14 +93,14 @@ def _adapted(
                 raise SettingError(f"torchattacks' {type(attack).__name__} has no targeted mode; choose another attack")
             attack.set_mode_targeted_by_label(quiet=True)
         unit = rows.x0 if (low, high) == (0, 1) else ((rows.x0 - low) / (high - low)).clamp(0, 1)
-        changed: Tensor = attack(unit.clone(), aim.label)
-        return model.moved(changed.detach().to(rows.x0))
+        answer: Tensor = attack(unit.clone(), aim.label)
+        return model.moved(answer.detach().to(rows.x0))
 
     needs_classes = name is not None and name in _COUNTED
     return peer_attack(
         name or "TorchattacksAttack",
         run,
-        library="torchattacks 3",
+        library=release("torchattacks"),
         options=options,
         access=access,
         within=within,
@@ -125,7 +125,7 @@ _ALONE = {"DeepFool", "SparseFool", "OnePixel", "Pixle", "SPSA", "AutoAttack", "
 
 def __getattr__(name: str) -> Attack[Any, Any]:
     """`redan.integrations.torchattacks:NAME` in a threat model: its attack of that name, steps scaled to the radius."""
-    if name.startswith("_"):
+    if not name[:1].isupper():  # tools look for names of their own, as `setup_module`
         raise AttributeError(name)
     kind = getattr(_torchattacks(), name, None)
     if kind is None:
@@ -185,7 +185,7 @@ class TorchattacksStyle:
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """The changed images (N, …) for right classes labels (N,)."""
-        return found(self.attack, self.model, images, labels, self.within, goal=self.goal, seed=self.seed)[0]
+        return changed(self.attack, self.model, images, labels, self.within, goal=self.goal, seed=self.seed)[0]
 
 
 def as_torchattacks_attack(
@@ -200,6 +200,7 @@ def as_torchattacks_attack(
 
     The bytes are those of `redan.attack` with the same seed. A row that was not broken comes back unchanged.
 
+    >>> import torch
     >>> from torch import nn
     >>> from redan.evasion.fgsm import FGSM
     >>> call = as_torchattacks_attack(FGSM(), Linf(0.5), nn.Linear(2, 2).eval())
