@@ -202,7 +202,7 @@ def test_it_is_the_least_of_all_candidates_both_ways(
 @pytest.mark.parametrize("columns", [1, 3])
 def test_listing_and_the_program_agree_on_larger_forests(norm: Any, columns: int) -> None:
     forest = grown(3, trees=5, depth=3, inputs=5, columns=columns)
-    x, y = points(4, forest, 6)
+    x, y = points(4, forest, 40)
     solved = smallest_change(forest, x, y, norm=norm, listing=0)
     listed = smallest_change(forest, x, y, norm=norm, listing=100_000)
 
@@ -213,18 +213,45 @@ def test_listing_and_the_program_agree_on_larger_forests(norm: Any, columns: int
     attained(solved, forest, x, y, norm)
 
 
-@pytest.mark.parametrize("trees", [4, 5, 6])
+@pytest.mark.parametrize("trees", [4, 5, 10])
 def test_ties_of_whole_votes_go_to_the_first_class(trees: int) -> None:
     """Many trees tie, near every row: from the first class a tie is no change, from the second it is one."""
     forest = grown(7, trees=trees, depth=2, inputs=3, columns=2, votes=True)
-    x, y = points(8, forest, 60)
-    x, y = (np.concatenate([part[y == 0][:4], part[y == 1][:4]]) for part in (x, y))
+    x, y = points(8, forest, 200)
+    x, y = (np.concatenate([part[y == 0][:12], part[y == 1][:12]]) for part in (x, y))
     assert set(y) == {0, 1}
     expected = [by_trying(forest, row, int(label), Linf) for row, label in zip(x, y, strict=True)]
     solved = smallest_change(forest, x, y, norm=Linf, listing=0)
 
     assert solved.exact.all()
     assert solved.distance.tolist() == pytest.approx(expected, rel=1e-12)
+
+
+@every_norm
+@pytest.mark.parametrize("trees", [12, 13])
+def test_a_vote_of_stumps_changes_by_the_cheapest_majority(norm: Any, trees: int) -> None:
+    """Each tree votes on a number of its own, so as many are moved as it takes, those that are nearest to their split.
+
+    All choices of half the trees tie: more of them, and nearer, than any change from the first class.
+    """
+    stumps = grown(9, trees=trees, depth=1, inputs=trees, columns=2, votes=True)
+    fields = {name: getattr(stumps, name) for name in Forest.__slots__}
+    value = np.zeros_like(stumps.value)
+    value[1::3, 0] = value[2::3, 1] = 1 / trees
+    forest = Forest(**fields | {"feature": np.repeat(np.arange(trees), 3), "value": value})
+    split = forest.threshold[0::3]
+    draw = np.random.default_rng(10)
+    for first in (0, 1):  # of all trees' votes: all for the first class, all for the second
+        far = draw.uniform(0.005, 0.05, trees)
+        x = (split - far if first == 0 else split + far).astype(np.float32)
+        edge = cuts(forest)[0::3] if first == 0 else np.nextafter(split.astype(np.float32), np.float32(0))
+        needed = trees // 2 + 1 if first == 0 else (trees + 1) // 2
+        moved = np.sort(np.abs(edge.astype(np.float64) - x))[:needed]
+        expected = float(norm(1.0).distance(torch.from_numpy(moved[None]), torch.zeros(1, needed, dtype=torch.float64)))
+        found = smallest_change(forest, x[None], np.array([first]), norm=norm, listing=0)
+        assert found.exact.all()
+        assert float(found.distance) == pytest.approx(expected, rel=1e-5)
+        assert float(found.lower) <= expected * (1 + 1e-12)
 
 
 def test_one_split_is_crossed_by_one_unit_in_the_last_place() -> None:
