@@ -175,7 +175,11 @@ def plain_export(files: Mapping[str, bytes]) -> dict[str, bytes]:
             kept[name] = json.dumps(_plain(config)).encode()
         program = json.loads(kept[_PROGRAM])
         if program["guards_code"]:
-            raise _refused("it holds guards written in Python")
+            raise TargetError(
+                "it branches on its input's shape, and its guards are written in Python, which is not run from a file; "
+                "export it for a range that takes one branch (dynamic_shapes=({0: torch.export.Dim('n', min=4, "
+                "max=256)},)), or load it with trust (--trust-pickle) if you know who wrote it"
+            )
         kept[_PROGRAM] = json.dumps(_plain(program)).encode()
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise TargetError(f"it is not laid out as torch.export.save does it ({error!r:.80}); save it again") from error
