@@ -412,7 +412,7 @@ class Branches(nn.Module):
     """Two models in one, by the number of rows."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(1)[:, :3] * (1 if len(x) > 2 else 2)
+        return x.flatten(1)[:, :3] * (1 if x.shape[0] > 2 else 2)
 
 
 def test_guards_in_python_are_refused_and_the_remedy_works(tmp_path: Path) -> None:
