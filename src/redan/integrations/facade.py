@@ -133,6 +133,8 @@ class Facade(nn.Module):
 
     def opened(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         owner = self._owners(x)
+        if not len(x):
+            return x.new_zeros(0, self.classes), lambda weight: torch.zeros_like(x)  # noqa: ARG005
         rows = self.rows if len(self.rows) > 1 else self.rows.take(owner)
         left, shown, at = self.referee.survivors(rows, x, torch.arange(len(x), device=x.device))
         if not len(left):
@@ -142,7 +144,7 @@ class Facade(nn.Module):
             self._last = found.new_zeros(len(self.rows), found.shape[1])
         scores = self._last[owner]
         scores[at] = torch.where(found.isnan(), scores[at], found)
-        self._last[owner] = scores
+        self._last = scores if len(self.rows) > 1 else scores[-1:]
 
         def pull(weight: Tensor) -> Tensor:
             gradient = torch.zeros_like(x)
@@ -150,9 +152,8 @@ class Facade(nn.Module):
                 rows, x, weight.detach().contiguous(), torch.arange(len(x), device=x.device)
             )
             if len(left):
-                gradient[at] = self.referee.gradient(
-                    shown, left.aim(Cotangent(left.goal, cotangent)), weighted
-                ).gradient
+                along = left.aim(Cotangent(left.goal, cotangent))
+                gradient[at] = self.referee.gradient(shown, along, weighted).gradient
             return gradient
 
         return scores, pull
