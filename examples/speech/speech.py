@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.signal import chirp, resample_poly
 from torch import Tensor, nn
 
-from redan.targets.torch_files import load_torchscript
+from redan.formats.torch_files import load_torchscript
 
 RATE, SAMPLES = 16_000, 16_384
 """Samples a second, and of a row: 32 windows, 1.024 seconds."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum, auto
 from typing import (
     Any,
     Generic,
@@ -40,6 +40,20 @@ class Access(IntEnum):
     LABELS = 1
     SCORES = 2
     GRADIENTS = 3
+
+
+class Output(Enum):
+    """What the model's numbers are."""
+
+    LOGITS = auto()
+    PROBABILITIES = auto()
+    """Of classes that exclude each other: after a softmax, or one number after a sigmoid for the second of two."""
+    SIGMOIDS = auto()
+    """Of labels that do not exclude each other: after a sigmoid each."""
+    LABELS = auto()
+    """Class numbers (N,), or a 0 or 1 a label (N, L)."""
+    VALUE = auto()
+    """One number a row: regression."""
 
 
 class Bounded(PerturbationSet[Tensor], Protocol):

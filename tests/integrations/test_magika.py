@@ -17,8 +17,8 @@ import torch
 
 from redan.errors import NotBuiltError
 from redan.targets.onnx import load_onnx
-from redan.targets.onnx_session import ask, open_session, read_graph
-from redan.targets.onnx_torch import convert
+from redan.formats.onnx_session import ask, open_session, read_graph
+from redan.formats.onnx_torch import convert
 
 PROGRAM = Path(__file__).resolve().parents[2] / "examples" / "magika" / "parity.py"
 

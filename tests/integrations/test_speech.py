@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import redan
 from redan.assessment import assess
-from redan.targets.torch_files import load_torchscript
+from redan.formats.torch_files import load_torchscript
 from redan.threat.file import read
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "speech"

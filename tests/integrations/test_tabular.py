@@ -42,7 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def robust_rows(folder: Path, radius: float) -> int:
     """How many rows no change within the radius can turn: each column moves by its share against its weight."""
-    from redan.targets.skops_file import load_skops
+    from redan.formats.skops_file import load_skops
 
     pipeline = load_skops(folder / "sklearn.skops")
     with np.load(folder / "test.npz") as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,14 @@ from redan.perturbations.norms import L2, Linf
 from redan.protocols import Attack, Ball
 
 STEPS = 10
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ART's GeoDA leaves a file where it runs."""
+    monkeypatch.chdir(tmp_path)
+
+
 RADIUS: dict[type, float] = {Linf: 16 / 256, L2: 0.25}
 
 

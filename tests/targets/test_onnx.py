@@ -21,11 +21,11 @@ from redan.engine.run import attack
 from redan.errors import NotBuiltError, SettingError, TargetError
 from redan.evasion.pgd import PGD
 from redan.evasion.square import Square
+from redan.formats.onnx_session import ask, open_session
 from redan.perturbations.norms import Linf
 from redan.protocols import Access
 from redan.targets import Output, Paired
 from redan.targets.onnx import OnnxTarget, load_onnx
-from redan.targets.onnx_session import ask, open_session
 
 WEIGHT = np.array([[2.0, -1.0], [0.0, 1.0], [-1.0, 3.0]])
 BIAS = np.array([0.5, -0.5])
@@ -467,7 +467,7 @@ def test_the_program_of_the_page_runs(
 
 @pytest.mark.extras
 def test_the_page_counts_the_operators() -> None:
-    from redan.targets.onnx_operators import PLAIN, WITH_SETTINGS
+    from redan.formats.onnx_operators import PLAIN, WITH_SETTINGS
 
     page = (Path(__file__).resolve().parents[2] / "docs" / "targets" / "onnx.md").read_text(encoding="utf-8")
     assert f" {len(PLAIN) + len(WITH_SETTINGS)} operators" in page

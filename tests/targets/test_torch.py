@@ -5,9 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from redan.errors import SettingError, TargetError, TrainingModeError
+from redan.formats.modes import refuse_training
 from redan.protocols import Access
 from redan.targets import Output, as_target, from_torch
-from redan.targets.torch import refuse_training, unchanged
+from redan.targets.torch import unchanged
 
 
 def model() -> nn.Sequential:

@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 import redan
 from redan.certification.trees import smallest_change
 from redan.errors import DataError, TargetError
-from redan.perturbations.norms import L2, Linf
-from redan.perturbations.sparse import L0, L1
-from redan.protocols import Access
-from redan.targets import Output
-from redan.targets.forest import Forest, cuts, decided, scores
-from redan.targets.forest_readers import (
+from redan.formats.forest import Forest, cuts, decided, scores
+from redan.formats.forest_readers import (
     forest_from_lightgbm,
     forest_from_sklearn,
     forest_from_xgboost,
     load_forest,
 )
+from redan.perturbations.norms import L2, Linf
+from redan.perturbations.sparse import L0, L1
+from redan.protocols import Access
+from redan.targets import Output
 from redan.targets.trees import from_lightgbm, from_xgboost, load_trees
 
 extras = pytest.mark.extras

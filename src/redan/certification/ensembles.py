@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from redan.certification.boxes import Boxes, Measure, gaps, merged
 from redan.certification.tree_program import program, solve
-from redan.targets.forest import Floats, Forest, Whole, scores
+from redan.formats.forest import Floats, Forest, Whole, scores
 
 _TIES = 40
 """Points at the most that look changed to the solver and are not, before the search gives up."""

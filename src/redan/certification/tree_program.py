@@ -19,7 +19,7 @@ from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from redan.certification.boxes import Boxes, Measure, gaps
-from redan.targets.forest import Floats, Forest, Whole
+from redan.formats.forest import Floats, Forest, Whole
 
 TOLERANCE = 1e-5
 """Of the cost: what the solver's own tolerances, 1e-6 for a constraint and for a whole number, may hide."""

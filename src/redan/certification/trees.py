@@ -21,7 +21,7 @@ from redan.certification.ensembles import Answer, Question, bound, listed, other
 from redan.certification.tree_program import TOLERANCE
 from redan.errors import DataError, SettingError
 from redan.targets import Target
-from redan.targets.forest import Floats, Forest, Whole, decided, scores, slack
+from redan.formats.forest import Floats, Forest, Whole, decided, scores, slack
 
 __all__ = ["TOLERANCE", "Smallest", "lower_bound", "smallest_change"]
 
@@ -76,7 +76,7 @@ def smallest_change(
 
     >>> import numpy as np
     >>> from redan.perturbations.norms import Linf
-    >>> from redan.targets.forest import Comparison, Precision
+    >>> from redan.formats.forest import Comparison, Precision
     >>> stump = Forest(  # class 1 where x < 0.5
     ...     feature=np.array([0, 0, 0]), threshold=np.array([0.5, 0, 0]), left=np.array([1, -1, -1]),
     ...     right=np.array([2, -1, -1]), value=np.array([[0.0], [1.0], [-1.0]]), roots=np.array([0]), base=np.zeros(1),

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from enum import Enum, auto
 from typing import Any, NamedTuple, Protocol, TypeGuard, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from redan.protocols import Access
+from redan.protocols import Access, Output
 from redan.wire.ledger import Ledger
 
+__all__ = ["Asked", "Output", "Remote", "Target", "declared", "is_remote"]
+
 X_contra = TypeVar("X_contra", contravariant=True)
-
-
-class Output(Enum):
-    """What the model's numbers are."""
-
-    LOGITS = auto()
-    PROBABILITIES = auto()
-    """Of classes that exclude each other: after a softmax, or one number after a sigmoid for the second of two."""
-    SIGMOIDS = auto()
-    """Of labels that do not exclude each other: after a sigmoid each."""
-    LABELS = auto()
-    """Class numbers (N,), or a 0 or 1 a label (N, L)."""
-    VALUE = auto()
-    """One number a row: regression."""
 
 
 class Asked(NamedTuple):

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from redan.errors import RedanError, SettingError, TargetError
+from redan.formats.onnx_session import Session, ask, read_graph, refuse_discrete, start
+from redan.formats.onnx_torch import GraphModule, convert, logarithmic
 from redan.protocols import Access
 from redan.targets.base import Output
-from redan.targets.onnx_session import Session, ask, read_graph, refuse_discrete, start
-from redan.targets.onnx_torch import GraphModule, convert, logarithmic
 from redan.targets.outputs import as_scores
 from redan.targets.paired import Paired, paired
 

@@ -16,13 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from redan.errors import SettingError, TargetError
+from redan.formats.isolated import Isolated
+from redan.formats.isolated_child import Described, asking, describe
+from redan.formats.sklearn_layers import Columns
+from redan.formats.sklearn_torch import exact_module
 from redan.targets.base import Output, Target
 from redan.targets.function import FunctionTarget, from_function
-from redan.targets.isolated import Isolated
-from redan.targets.isolated_child import Described, asking, describe
 from redan.targets.paired import Paired, paired
-from redan.targets.sklearn_layers import Columns
-from redan.targets.sklearn_torch import exact_module
 
 __all__ = ["from_sklearn"]
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from redan.errors import SettingError, TargetError, TrainingModeError
+from redan.errors import SettingError, TargetError
+from redan.formats.modes import refuse_training
 from redan.protocols import Access
 from redan.targets.affine import Affine
 from redan.targets.base import Output, Target
@@ -135,21 +136,6 @@ def as_target(model: nn.Module | Target[Tensor], bounds: tuple[float, float] | N
     if isinstance(model, TorchTarget):
         refuse_training(model.module)
     return model
-
-
-def _named(name: str, part: nn.Module) -> str:
-    return f"{name or 'the module itself'} ({type(part).__name__})"
-
-
-def refuse_training(model: nn.Module) -> None:
-    """Raise TrainingModeError, naming up to three submodules in training mode."""
-    training = [_named(name, part) for name, part in model.named_modules() if part.training]
-    if training:
-        more = f" and {len(training) - 3} more" if len(training) > 3 else ""
-        raise TrainingModeError(
-            f"{len(training)} submodule(s) are in training mode: {', '.join(training[:3])}{more}; "
-            "call model.eval() before (redan never switches a mode by itself)"
-        )
 
 
 @contextmanager

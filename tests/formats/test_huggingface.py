@@ -14,8 +14,8 @@ from torch import nn
 
 import redan
 from redan.errors import TargetError
+from redan.formats.huggingface import load_huggingface
 from redan.targets import from_torch
-from redan.targets.huggingface import load_huggingface
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -186,7 +186,7 @@ def test_importing_it_does_not_import_transformers() -> None:
     import subprocess
     import sys
 
-    code = "import sys, redan.targets.huggingface; assert 'transformers' not in sys.modules"
+    code = "import sys, redan.formats.huggingface; assert 'transformers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 

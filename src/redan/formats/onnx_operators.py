@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from redan.targets import onnx_operators_arrays as arrays
-from redan.targets import onnx_operators_layers as layers
-from redan.targets import onnx_operators_numbers as numbers
-from redan.targets import onnx_operators_windows as windows
-from redan.targets.onnx_operators_node import Node, Operator
+from redan.formats import onnx_operators_arrays as arrays
+from redan.formats import onnx_operators_layers as layers
+from redan.formats import onnx_operators_numbers as numbers
+from redan.formats import onnx_operators_windows as windows
+from redan.formats.onnx_operators_node import Node, Operator
 
 PLAIN: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
     {

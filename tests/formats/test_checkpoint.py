@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from redan.errors import TargetError, TrainingModeError
-from redan.targets.checkpoint import load_checkpoint
+from redan.formats.checkpoint import load_checkpoint
 
 
 def network(width: int = 4) -> nn.Module:

@@ -21,10 +21,11 @@ import torch
 from numpy.typing import NDArray
 
 from redan.errors import TargetError
+from redan.formats import isolated
+from redan.formats.isolated import Isolated, load_joblib_isolated
+from redan.formats.isolated_child import read_frame, write_frame
 from redan.protocols import Access
-from redan.targets import Output, isolated
-from redan.targets.isolated import Isolated, load_joblib_isolated
-from redan.targets.isolated_child import read_frame, write_frame
+from redan.targets import Output
 from redan.targets.sklearn import from_sklearn
 
 MODULE = '''
@@ -305,7 +306,7 @@ def test_it_ends_with_the_value_and_on_request(pickled: Callable[..., Path]) -> 
 @pytest.mark.extras
 def test_it_ends_with_the_interpreter(pickled: Callable[..., Path]) -> None:
     program = (
-        "from pathlib import Path; from redan.targets.isolated import load_joblib_isolated as load\n"
+        "from pathlib import Path; from redan.formats.isolated import load_joblib_isolated as load\n"
         f"made = load(Path({str(pickled('Chatty'))!r}), trust=True); print(made.process.running.pid)"
     )
     folder = str(pickled("Chatty").parent)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from redan.errors import NotBuiltError, TargetError
-from redan.targets.onnx_operators import built, operation
-from redan.targets.onnx_operators_node import Node
+from redan.formats.onnx_operators import built, operation
+from redan.formats.onnx_operators_node import Node
 
 _QUANTIZED = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
 _STANDARD = ("", "ai.onnx")

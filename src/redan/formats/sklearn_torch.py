@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from redan.targets.base import Output
-from redan.targets.sklearn_layers import (
+from redan.formats.sklearn_layers import (
     Affine,
     Columns,
     Exponential,
@@ -23,6 +22,7 @@ from redan.targets.sklearn_layers import (
     OneVersusRest,
     linear,
 )
+from redan.protocols import Output
 
 _KERNELS = {"linear": Kernel.LINEAR, "poly": Kernel.POLYNOMIAL, "rbf": Kernel.RBF, "sigmoid": Kernel.SIGMOID}
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from redan.targets.onnx_operators_node import TYPES, Node
+from redan.formats.onnx_operators_node import TYPES, Node
 
 
 def identity(x: Tensor) -> Tensor:

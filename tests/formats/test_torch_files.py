@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 import redan
 from redan.errors import TargetError, TrainingModeError
+from redan.formats.torch_files import Sized, load_export, load_torchscript
 from redan.targets import from_torch
-from redan.targets.torch_files import Sized, load_export, load_torchscript
 
 Rewrite = Callable[[dict[str, bytes]], None]
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from redan.errors import TargetError
-from redan.targets.forest import LEAF, Comparison, Floats, Forest, Precision, Whole, verified
-from redan.targets.trees import booster_of, is_xgboost, read_booster
+from redan.formats.boosters import booster_of, is_xgboost, read_booster
+from redan.formats.forest import LEAF, Comparison, Floats, Forest, Precision, Whole, verified
 
 _REMEDY = "attack the model by its scores instead"
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from redan.targets.onnx_operators_node import Node, axes_of, whole
+from redan.formats.onnx_operators_node import Node, axes_of, whole
 
 
 def constant(node: Node) -> Tensor:

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from redan.formats.sklearn_torch import exact_module
 from redan.protocols import Access
 from redan.targets import Output, Target
 from redan.targets.paired import Paired
 from redan.targets.sklearn import from_sklearn
-from redan.targets.sklearn_torch import exact_module
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer:UserWarning")  # tiny networks, a few rounds
 

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redan.errors import TargetError
-from redan.targets import isolated_child
-from redan.targets.isolated_child import Described, read_frame, write_frame
+from redan.formats import isolated_child
+from redan.formats.isolated_child import Described, read_frame, write_frame
 
 SECONDS = 60.0
 """How long a process may take to load, and for each answer."""

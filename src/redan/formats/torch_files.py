@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from redan.errors import TargetError, TrainingModeError
-from redan.targets.archive import members, written
-from redan.targets.inspected import (
+from redan.formats.archive import members, written
+from redan.formats.inspected import (
     computes_only,
     evaluates,
     evaluates_exported,
@@ -28,7 +28,7 @@ def load_torchscript(path: Path | str, *, trust: bool = False) -> nn.Module:
     """A TorchScript module (`torch.jit.save`) on the CPU, as it was saved: it must be in evaluation mode.
 
     The file is inspected before and after it is read, so that nothing in it can touch a file or run while it is loaded
-    (`redan.targets.inspected`); trust: leave that out. Frozen modules are fine: their weights are constants of the
+    (`redan.formats.inspected`); trust: leave that out. Frozen modules are fine: their weights are constants of the
     code, and gradients flow to the input all the same. Answers may be asked for in several threads, unless the
     module's own forward writes into itself.
 
@@ -81,7 +81,7 @@ def load_export(path: Path | str, *, trust: bool = False) -> nn.Module:
 
     A program that takes a fixed number of rows, or a range of them, is run on pieces of that size, the last one filled
     up with copies; gradients flow through. The file is inspected before it is read, since torch.export.load unpickles
-    and evaluates what stands in it (`redan.targets.inspected`); trust: leave that out.
+    and evaluates what stands in it (`redan.formats.inspected`); trust: leave that out.
 
     Raises TargetError for a file that cannot be read or is refused, TrainingModeError for a program exported in
     training mode.

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from redan.errors import TargetError
-from redan.targets.archive import names
-from redan.targets.torch import refuse_training
+from redan.formats.archive import names
+from redan.formats.modes import refuse_training
 
 _NESTED = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")

@@ -20,13 +20,13 @@ from redan import samples
 from redan.engine.run import attack
 from redan.errors import NotBuiltError, TargetError
 from redan.evasion.pgd import PGD
+from redan.formats import onnx_torch as reader
+from redan.formats.onnx_operators import PLAIN, WITH_SETTINGS, operation
+from redan.formats.onnx_operators_node import Node
+from redan.formats.onnx_torch import convert
 from redan.perturbations.norms import Linf
 from redan.targets import Output, Paired, from_torch
-from redan.targets import onnx_torch as reader
 from redan.targets.onnx import load_onnx
-from redan.targets.onnx_operators import PLAIN, WITH_SETTINGS, operation
-from redan.targets.onnx_operators_node import Node
-from redan.targets.onnx_torch import convert
 
 pytestmark = pytest.mark.extras
 

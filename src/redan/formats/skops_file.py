@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from redan.errors import TargetError
-from redan.targets.isolated import isolated
+from redan.formats.isolated import isolated
 
 _KERNELS = (
     "CompoundKernel ConstantKernel DotProduct ExpSineSquared Exponentiation Matern PairwiseKernel Product RBF "

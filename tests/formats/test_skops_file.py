@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from redan.errors import TargetError
+from redan.formats.isolated import Isolated
+from redan.formats.skops_file import load_skops
 from redan.targets import Output
-from redan.targets.isolated import Isolated
 from redan.targets.sklearn import from_sklearn
-from redan.targets.skops_file import load_skops
 
 
 def test_a_missing_package_is_named_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
