@@ -17,6 +17,7 @@ from redan.evasion.cascade import Restarts, Sweep
 from redan.evasion.fab import FAB
 from redan.evasion.fast_cascade import FastCascade, FastCascadeL2
 from redan.evasion.fmn import FMN
+from redan.evasion.hopskipjump import HopSkipJump
 from redan.evasion.spatial import SpatialGrid
 from redan.evasion.square import Square, SquareL1, SquareL2
 from redan.evidence.statistics import interval
@@ -27,7 +28,7 @@ from redan.perturbations.sparse import L0, L1
 from redan.perturbations.spatial import Spatial
 from redan.protocols import Access, Bounded
 from redan.robustness import Mode, RobustAccuracy, attacks_of, eot_of, robust_accuracy
-from redan.targets import from_torch
+from redan.targets import Output, from_function, from_torch
 from redan.testing.victims import LinearVictim, dual_linf
 
 VICTIM = LinearVictim.drawn(11, classes=4, shape=(12,))
@@ -282,10 +283,38 @@ def test_an_unknown_mode_is_refused() -> None:
         scored(VICTIM.module(), x, y, mode="fast")
 
 
-def test_labels_alone_are_not_built_yet() -> None:
+@pytest.mark.parametrize("within", [L1(0.2), L0(2)])
+def test_labels_alone_are_not_attacked_in_l1_and_l0_yet(within: L1 | L0) -> None:
     x, y = VICTIM.rows(4)
-    with pytest.raises(NotBuiltError, match="no attack on labels alone is built yet"):
-        robust_accuracy(VICTIM.module(), x, y, within=Linf(0.1), knowledge=Access.LABELS)
+    with pytest.raises(NotBuiltError, match=f"no attack on labels alone is built in {type(within).__name__} yet; use"):
+        robust_accuracy(VICTIM.module(), x, y, within=within, knowledge=Access.LABELS)
+
+
+@pytest.mark.parametrize(("mode", "queries"), [(Mode.QUICK, 1000), (Mode.DEFAULT, 5000), (Mode.AUDIT, 20_000)], ids=str)
+@pytest.mark.parametrize("within", [Linf(0.1), L2(0.3)])
+def test_labels_are_attacked_by_hopskipjump_with_all_that_may_be_spent(
+    mode: Mode, queries: int, within: Linf | L2
+) -> None:
+    assert attacks_of(mode, within, Access.LABELS, 4) == (("hop-skip-jump", HopSkipJump(queries=queries)),)
+    capability = Capability(queries_per_row=150)
+    assert attacks_of(mode, within, Access.LABELS, 4, capability) == (("hop-skip-jump", HopSkipJump(queries=150)),)
+
+
+@pytest.mark.parametrize("within", [Linf(0.1), L2(0.3)])
+def test_a_model_that_answers_labels_alone_gets_a_figure(within: Linf | L2) -> None:
+    """Classes without scores, as an endpoint or LinearSVC answers them: never fewer robust rows than with gradients."""
+    x, y = VICTIM.rows(16)
+    blind = from_function(
+        lambda rows: VICTIM.module()(torch.from_numpy(rows)).argmax(1).numpy(), output=Output.LABELS, classes=4
+    )
+    few = Capability(queries_per_row=300)
+    score = robust_accuracy(blind, x, y, within=within, capability=few)
+    best = robust_accuracy(VICTIM.module(), x, y, within=within)
+
+    assert best.k <= score.k < score.clean
+    assert score.by["hop-skip-jump"] == score.clean - score.k
+    assert score.backwards == 0
+    assert int(score.outcomes.queries.max()) <= 300
 
 
 @pytest.mark.parametrize("mode", [Mode.QUICK, Mode.DEFAULT, Mode.AUDIT])

@@ -54,7 +54,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {  # page -> names in the registry
     "penalty": ("lbfgs", "carlini-wagner", "ead"),
     "sparse": ("sigma-zero", "jsma"),
     "spatial": ("spatial-grid",),
-    "black-box": ("square", "random-noise"),
+    "black-box": ("square", "hop-skip-jump", "random-noise"),
 }
 CONTESTS: dict[str, tuple[str, ...]] = {  # name in the registry -> attacks of benchmarks/attacks_cells.py
     "fgsm": ("fgsm",),

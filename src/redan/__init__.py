@@ -67,6 +67,7 @@ _HOMES = {
     "SigmaZero": "evasion.sigma_zero",
     "DeepFool": "evasion.deepfool",
     "FAB": "evasion.fab",
+    "HopSkipJump": "evasion.hopskipjump",
     "JSMA": "evasion.jsma",
     "LBFGS": "evasion.lbfgs",
     "CarliniWagnerL2": "evasion.carlini_wagner",
@@ -106,6 +107,7 @@ if TYPE_CHECKING:
     from redan.evasion.fab import FAB as FAB
     from redan.evasion.fgsm import FGSM as FGSM
     from redan.evasion.fmn import FMN as FMN
+    from redan.evasion.hopskipjump import HopSkipJump as HopSkipJump
     from redan.evasion.jsma import JSMA as JSMA
     from redan.evasion.lbfgs import LBFGS as LBFGS
     from redan.evasion.momentum import MomentumFGSM as MomentumFGSM

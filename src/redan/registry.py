@@ -21,6 +21,7 @@ from redan.evasion.fab import FAB
 from redan.evasion.fast_cascade import FastCascade, FastCascadeL2
 from redan.evasion.fgsm import FGSM
 from redan.evasion.fmn import FMN
+from redan.evasion.hopskipjump import HopSkipJump
 from redan.evasion.jsma import JSMA
 from redan.evasion.lbfgs import LBFGS
 from redan.evasion.momentum import MomentumFGSM
@@ -112,6 +113,7 @@ ATTACKS: tuple[Entry, ...] = (
     Entry("square", Square, (Linf,), "Andriushchenko 2020, arXiv:1912.00049", (_BLACK_BOX, _EVADE)),
     Entry("square", SquareL2, (L2,), "Andriushchenko 2020, arXiv:1912.00049", (_BLACK_BOX, _EVADE)),
     Entry("square", SquareL1, (L1,), "Croce and Hein 2021, arXiv:2103.01208", (_BLACK_BOX, _EVADE)),
+    Entry("hop-skip-jump", HopSkipJump, (Linf, L2), "Chen 2020, arXiv:1904.02144", (_BLACK_BOX, _EVADE)),
     Entry("lbfgs", LBFGS, (L2,), "Szegedy 2014, arXiv:1312.6199", (_WHITE_BOX, _EVADE)),
     Entry("carlini-wagner", CarliniWagnerL2, (L2,), "Carlini and Wagner 2017, arXiv:1608.04644", (_WHITE_BOX, _EVADE)),
     Entry("carlini-wagner", CarliniWagnerL0, (L0,), "Carlini and Wagner 2017, arXiv:1608.04644", (_WHITE_BOX, _EVADE)),

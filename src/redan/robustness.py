@@ -22,6 +22,7 @@ from redan.evasion.cascade import Restarts, Sweep
 from redan.evasion.fab import FAB
 from redan.evasion.fast_cascade import FastCascade, FastCascadeL2
 from redan.evasion.fmn import FMN
+from redan.evasion.hopskipjump import HopSkipJump
 from redan.evasion.momentum import MomentumFGSM
 from redan.evasion.sigma_zero import SigmaZero
 from redan.evasion.spatial import SpatialGrid
@@ -61,6 +62,7 @@ _SQUARE: dict[type, type[Square] | type[SquareL2] | type[SquareL1]] = {Linf: Squ
 _BY_PROTOCOL = (Mode.AUTOATTACK, Mode.AUTOATTACK_PLUS, Mode.AUTOATTACK_RAND)
 _RAND_DRAWS = 20
 _SQUARE_QUERIES = {Mode.QUICK: 500, Mode.DEFAULT: 1000, Mode.AUDIT: 5000}
+_LABEL_QUERIES = {Mode.QUICK: 1000, Mode.DEFAULT: 5000, Mode.AUDIT: 20_000}
 
 
 def attacks_of(
@@ -75,13 +77,15 @@ def attacks_of(
     """The attacks of a mode, in the order they run, with their names.
 
     With gradients, in Linf and L2: quick is the fast cascade cut short, default the whole of it (in Linf Square has
-    2,000 queries on the nearest rows), and audit adds 5,000 queries of Square on all rows that are left. In L1 quick is
-    APGD on cross-entropy, 50 steps; default is APGD on cross-entropy, FMN (coming from outside the ball, it finds
-    answers that no climb inside it does), APGD at each of min(9, K - 1) classes on the targeted DLR loss, 100 steps
-    each, and Square with 1,000 queries; audit is the same with 5,000. With scores: Square, with all the queries that
-    the attacker may spend. In L0 sigma-zero, and in default and audit FMN. With surrogates (whose the gradients are):
-    MI-FGSM, and in default and audit its variance-tuned and its translation-invariant, diverse forms. Shifts and turns
-    are tried on a grid, whatever is known. autoattack, autoattack-plus and autoattack-rand are the authors' protocol in
+    2,000 queries on the nearest rows), and audit adds 5,000 queries of Square on all rows that are left. In L1
+    quick is APGD on cross-entropy, 50 steps; default is APGD on cross-entropy, FMN (coming from outside the ball,
+    it finds answers that no climb inside it does), APGD at each of min(9, K - 1) classes on the targeted DLR loss,
+    100 steps each, and Square with 1,000 queries; audit is the same with 5,000. With scores: Square, with all the
+    queries that the attacker may spend. With labels alone, in Linf and L2: HopSkipJump with all of them; where he
+    has no limit, with 1,000, 5,000 or 20,000 by the mode, which are the budgets of its paper (Chen 2020, table II).
+    In L0 sigma-zero, and in default and audit FMN. With surrogates (whose the gradients are): MI-FGSM, and in
+    default and audit its variance-tuned and its translation-invariant, diverse forms. Shifts and turns are tried on
+    a grid, whatever is known. autoattack, autoattack-plus and autoattack-rand are the authors' protocol in
     Linf, L2 and L1, with the steps, targets, restarts and queries of their code. Raises NotBuiltError where a mode has
     no attacks.
     """
@@ -94,7 +98,7 @@ def attacks_of(
     if kind is Spatial:
         return (("spatial-grid", SpatialGrid(queries=most or 774)),)
     if knowledge < Access.SCORES:
-        raise NotBuiltError("no attack on labels alone is built yet; use knowledge: scores if the model answers them")
+        return _by_labels(mode, kind, most)
     if kind is L0:
         return _sparse(mode, knowledge)
     if surrogates:
@@ -110,6 +114,15 @@ def attacks_of(
         return (("apgd-ce", APGDL1(steps=50)),)
     targeted = Sweep(APGDL1(loss=targeted_dlr), targets=min(9, classes - 1))
     return ("apgd-ce", APGDL1()), ("fmn", FMN()), ("apgd-t", targeted), square
+
+
+def _by_labels(mode: Mode, kind: type, most: int | None) -> tuple[Named, ...]:
+    if kind not in (Linf, L2):
+        raise NotBuiltError(
+            f"no attack on labels alone is built in {kind.__name__} yet; use a change in linf or l2, or knowledge: "
+            "scores if the model answers them"
+        )
+    return (("hop-skip-jump", HopSkipJump(queries=most or _LABEL_QUERIES[mode])),)
 
 
 def _autoattack(mode: Mode, kind: type, knowledge: Access, classes: int, *, surrogates: bool) -> tuple[Named, ...]:

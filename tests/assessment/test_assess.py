@@ -129,7 +129,11 @@ def test_the_attacker_s_success_rate_is_judged(shop: Write) -> None:
             "anyone",
             "no L0 attack without gradients is built yet",
         ),
-        ({"attackers__0__knowledge": "labels"}, "anyone", "no attack on labels alone is built yet"),
+        (
+            {"attackers__0__change": {"l1": 1.0}, "attackers__0__knowledge": "labels"},
+            "anyone",
+            "no attack on labels alone is built in L1 yet",
+        ),
         (
             {"attacks__mode": "autoattack", "attackers__0__knowledge": "scores"},
             "anyone",

@@ -65,8 +65,8 @@ def test_the_exit_code_is_the_verdict(
 
 
 def test_an_attacker_who_is_not_built_ends_with_3(shop: Write, capsys: Captured) -> None:
-    assert run(["assess", str(shop(attackers__0__knowledge="labels"))]) == 3
-    assert "no attack on labels alone is built yet" in said(capsys)[0]
+    assert run(["assess", str(shop(attackers__0__change={"l1": 1.0}, attackers__0__knowledge="labels"))]) == 3
+    assert "no attack on labels alone is built in L1 yet" in said(capsys)[0]
 
 
 def test_a_bug_of_ours_ends_with_4_and_says_so(shop: Write, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -641,5 +641,5 @@ def test_a_plan_refuses_what_cannot_be_planned(shop: Write, capsys: Captured, na
 
 
 def test_a_plan_names_what_is_not_built(shop: Write, capsys: Captured) -> None:
-    assert run(["plan", str(shop(attackers__0__knowledge="labels"))]) == 0
-    assert "no attack on labels alone is built yet" in " ".join(said(capsys)[0].split())
+    assert run(["plan", str(shop(attackers__0__change={"l1": 1.0}, attackers__0__knowledge="labels"))]) == 0
+    assert "no attack on labels alone is built in L1 yet" in " ".join(said(capsys)[0].split())

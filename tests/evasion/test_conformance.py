@@ -24,6 +24,7 @@ from redan.evasion.fab import FAB
 from redan.evasion.fast_cascade import Closing, FastCascade, FastCascadeL2, Stage
 from redan.evasion.fgsm import FGSM
 from redan.evasion.fmn import FMN, Start
+from redan.evasion.hopskipjump import HopSkipJump
 from redan.evasion.jsma import JSMA
 from redan.evasion.lbfgs import LBFGS
 from redan.evasion.momentum import MomentumFGSM
@@ -103,6 +104,7 @@ ATTACKS: list[Told] = [
     (FastCascadeL2(thorough=False), ("L2",), 1.05),
     (PDPGD(steps=12, dual_rate=0.5), ("Linf",), None),
     (SigmaZero(steps=10), ("Counted",), None),
+    (HopSkipJump(queries=100, first=10, tries=12), ("L2",), 2.0),
 ]
 
 FURTHER: list[Told] = [
@@ -131,6 +133,8 @@ FURTHER: list[Told] = [
     (FastCascade(queries=20), ("Linf",), 1.05),
     (FastCascadeL2(queries=20), ("L2",), 1.05),
     (FMN(steps=8), ("Counted",), None),
+    (HopSkipJump(queries=100, first=10, tries=12), ("Linf",), 3.0),
+    (HopSkipJump(queries=500, first=20, tries=20), ("Linf", "L2"), 1.25),
     (PDPGD(steps=8), ("Counted",), None),
 ]
 

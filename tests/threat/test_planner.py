@@ -169,6 +169,7 @@ SURROGATE: dict[str, Any] = {
     [
         ({"attackers__0__change": {"l0": 2}}, ["sigma-zero", "fmn"]),
         ({"attackers__0__change": {"l0": 2}, "attacks__mode": "quick"}, ["sigma-zero"]),
+        ({"attackers__0__change": {"l2": 0.5}, "attackers__0__knowledge": "labels"}, ["hop-skip-jump"]),
         (SURROGATE, ["mi-fgsm", "vmi-fgsm", "ti-di-mi-fgsm"]),
         ({**SURROGATE, "attacks__mode": "quick"}, ["mi-fgsm"]),
         ({"attackers__0__change": {"spatial": {"rotation": 5}}, "attackers__0__knowledge": "labels"}, ["spatial-grid"]),
@@ -218,7 +219,10 @@ REGRESSION: dict[str, Any] = {
     ("changed", "words"),
     [
         ({"attackers__0": POISONING, "requirements": []}, "attackers of kind poisoning are not built yet"),
-        ({"attackers__0__knowledge": "labels"}, "no attack on labels alone is built yet"),
+        (
+            {"attackers__0__change": {"l1": 1.0}, "attackers__0__knowledge": "labels"},
+            "no attack on labels alone is built in L1 yet",
+        ),
         ({"attackers__0__change": {"l0": 2}, "attackers__0__knowledge": "scores"}, "no L0 attack without gradients"),
         ({**IMAGE, "attackers__0__change": {"patch": {"area": 0.1}}}, "changes of kind patch are not built yet"),
         (REGRESSION, "task: regression is not built yet"),
@@ -273,7 +277,7 @@ def test_an_added_attack_that_no_attacker_can_use_is_refused(shop: Write) -> Non
     with pytest.raises(SetError, match=r"names Climber, .*needs gradients, and the attacker's knowledge is scores"):
         added(shop, "Climber", attackers__0__knowledge="scores")
     with pytest.raises(SetError, match="no attacker is built yet"):
-        added(shop, "Corner", attackers__0__knowledge="labels")
+        added(shop, "Corner", attackers__0__change={"l1": 1.0}, attackers__0__knowledge="labels")
 
 
 def test_an_added_attack_is_used_by_whom_it_fits(shop: Write) -> None:

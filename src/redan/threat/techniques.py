@@ -102,7 +102,6 @@ PLANNED: tuple[Technique, ...] = (
     _scores("sparse-rs", "Croce 2022, arXiv:2006.12834", L0Change, PatchChange),
     _scores("one-pixel", "Su 2019, arXiv:1710.08864", L0Change),
     _labels("boundary", "Brendel 2018, arXiv:1712.04248", L2Change),
-    _labels("hop-skip-jump", "Chen 2020, arXiv:1904.02144", LinfChange, L2Change),
     _labels("sign-opt", "Cheng 2020, arXiv:1909.10773", L2Change, LinfChange),
     _labels("geoda", "Rahmati 2020, arXiv:2003.06468", *_NORMS[:3]),
     _labels("rays", "Chen and Gu 2020, arXiv:2006.12792", LinfChange),
