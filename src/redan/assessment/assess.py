@@ -30,6 +30,7 @@ from redan.evidence.summary import Summary
 from redan.evidence.verdict import settled
 from redan.goals import Aim, Deviate, FlipLabels, Task, Untargeted
 from redan.oracle import Limits, Purse
+from redan.perturbations.norms import Linf
 from redan.targets import declared, is_remote
 from redan.threat.file import read
 from redan.threat.inputs import ImageInputs
@@ -72,6 +73,9 @@ def inspect(threat_model: str | PathLike[str], *, trust_pickle: bool = False) ->
             built.x,
             built.y,
             aim=_wrong(ready),
+            radius=min(
+                (float(c.within.radius) for c in ready.plan.campaigns if isinstance(c.within, Linf)), default=None
+            ),
             budget=Budget(seconds=math.inf, queries=_CALLS) if is_remote(built.target) else Budget(),
             expected=None if said is None else (said.clean_accuracy, said.within),
             image=isinstance(model.system.inputs, ImageInputs),

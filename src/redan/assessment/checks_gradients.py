@@ -23,6 +23,7 @@ _SURE = 0.01
 _BLIND, _MISLED = 0.05, 0.25  # of the rows
 _SATURATED = 1000  # cross-entropy's gradient underflows at a score gap of 104: here it stays flat all the way
 _STEP = 1e-3  # of the box's width, for slopes: above rounding, below most kinks
+_WITHIN = 0.1  # of the smallest radius in L∞, where that is less: attacks are not told of what lies farther off
 _LEAN = 4  # how far a step leans uphill: times the rise of a step in a random direction
 _REMEDY = "find the step that stops or bends the gradient (rounding, argmax, detach) and give it a smooth stand-in"
 
@@ -98,7 +99,7 @@ def _misled(look: Look, answers: Answers, noise: float) -> Tensor:
     """
     (low, high), x = look.scene.target.bounds, look.sample
     slope = finite(answers.gradient).flatten(1)
-    step = leaning(slope, high - low).reshape(x.shape)
+    step = leaning(slope, step_of(high - low, look.scene.radius)).reshape(x.shape)
     above = (x + step).clamp(low, high)
     below = (x - step).clamp(low, high) if look.plan.both_ways else x
     tops = look.ask(above).output
@@ -112,12 +113,17 @@ def _misled(look: Look, answers: Answers, noise: float) -> Tensor:
     return (error > promised.abs() / 2) & (error > floor)
 
 
-def leaning(slope: Tensor, width: float) -> Tensor:
-    """A step for each slope (N, D), a thousandth of the box's width up or down in every coordinate.
+def step_of(width: float, radius: float | None) -> float:
+    """How long a step tries a slope: a thousandth of the box's width, and no more than a tenth of an L∞ radius."""
+    return _STEP * width if radius is None else min(_STEP * width, _WITHIN * radius)
+
+
+def leaning(slope: Tensor, step: float) -> Tensor:
+    """A step for each slope (N, D), so far up or down in every coordinate.
 
     It leans uphill just so far that the slope promises four times what a random step brings: more than chance, and
     not so steep that honest curvature shows.
     """
     lean = (_LEAN * slope.norm(dim=1) / slope.abs().sum(1).clamp_min(1e-30)).clamp_max(1)
     chance = torch.rand(slope.shape, generator=torch.Generator().manual_seed(0)).to(slope)
-    return torch.where(chance < (1 + lean[:, None]) / 2, slope.sign(), -slope.sign()) * _STEP * width
+    return torch.where(chance < (1 + lean[:, None]) / 2, slope.sign(), -slope.sign()) * step

@@ -65,7 +65,7 @@ class Scene:
 
     x: (N, …); y: (N,), or (N, L) for labels. aim: what wants any wrong answer, and so knows the task. expected: clean
     accuracy and tolerance, or None. image: whether rows are pictures. required: the highest rate that the rows have to
-    show, or None.
+    show, or None. radius: the smallest of the attackers' radii in L∞, or None.
     """
 
     target: Target[Tensor]
@@ -75,4 +75,5 @@ class Scene:
     expected: tuple[float, float] | None = None
     image: bool = False
     required: Requirement | None = None
+    radius: float | None = None
     budget: Budget = field(default_factory=Budget)

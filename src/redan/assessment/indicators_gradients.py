@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from redan.assessment.checks_gradients import leaning
+from redan.assessment.checks_gradients import leaning, step_of
 from redan.assessment.examinee import Examinee
 from redan.errors import AccessError
 from redan.evidence.log import Indication
 from redan.evidence.report import Doubt
 from redan.evidence.statistics import p_at_least
 from redan.losses import cross_entropy
+from redan.perturbations.norms import Linf
 from redan.rows import take
 from redan.targets import retraced
 
@@ -80,7 +81,9 @@ def shattered(examinee: Examinee) -> Indication:
     x, answers = found
     low, high = examinee.job.target.bounds
     slope = answers.gradient.nan_to_num().flatten(1)
-    step = leaning(slope, high - low).reshape(x.shape)
+    within = examinee.within
+    radius = float(torch.as_tensor(within.radius).min()) if isinstance(within, Linf) else None
+    step = leaning(slope, step_of(high - low, radius)).reshape(x.shape)
     above, below = (x + step).clamp(low, high), (x - step).clamp(low, high)
     tops, bottoms = (examinee.ask(side, rows, None).output for side in (above, below))
     (goal,) = take(rows, examinee.goal)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from redan.assessment.imports import called, named
 from redan.data.ranges import Ranges
 from redan.errors import NotBuiltError, TargetError, ThreatModelError
-from redan.evidence.folder import file_digest
+from redan.evidence.folder import digest, file_digest
 from redan.formats.checkpoint import load_checkpoint
 from redan.formats.huggingface import load_huggingface
 from redan.formats.isolated import load_joblib_isolated
@@ -279,10 +279,25 @@ def _served(model: Model, how: Loading) -> Served:
             normalization=made.normalization or how.normalization,
             output=how.output,
         )
-        return Served(_on_unit(inner, how), _model_digest(made.module, how.folder))
-    target = _on_unit(_other(model, how), how)
-    file = next(iter(model.model_dump().values()))
-    return Served(target, file_digest(how.folder / file) if isinstance(file, Path) else None)
+        return Served(_on_unit(inner, how), _module_digest(made.module, model, how.folder))
+    return Served(_on_unit(_other(model, how), how), _content_digest(model, how.folder))
+
+
+def _content_digest(model: Model, folder: Path) -> str | None:
+    """sha256 of the model's own file, or of the files in its folder; None where it has none."""
+    named_first = next(iter(model.model_dump().values()))
+    if not isinstance(named_first, Path):
+        return None
+    path = folder / named_first
+    if path.is_file():
+        return file_digest(path)
+    return digest("".join(f"{p.name} {file_digest(p)}\n" for p in sorted(path.iterdir()) if p.is_file()).encode())
+
+
+def _module_digest(module: nn.Module, model: Model, folder: Path) -> str:
+    """sha256 of a module's weights and code, and of its file, where its code is in there."""
+    found, content = _model_digest(module, folder), _content_digest(model, folder)
+    return found if content is None else digest(f"{found} {content}".encode())
 
 
 def _normalized(target: Target[Tensor], how: Loading) -> Target[Tensor]:

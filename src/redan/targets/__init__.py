@@ -1,8 +1,8 @@
 """The model as an attacker meets it. `from_torch` wraps any `nn.Module`, `from_function` anything that answers arrays.
 
 Files of torch modules are read by `redan.formats`, and wrapped by `from_torch`. `rescaled`, `retraced`, `smoothed` and
-`student` find gradients for a model that hides its own: each takes a target and some of its inputs, and returns a target
-that answers the same and can be climbed, or None where there is nothing to gain.
+`student` find gradients for a model that hides its own: each takes a target and some of its inputs, and returns a
+target that answers the same and can be climbed, or None where there is nothing to gain.
 """
 
 from redan.targets.affine import Affine, affine
