@@ -48,8 +48,9 @@ class Limits:
 class Purse:
     """What a run has spent of its limits, over all workers; after `stop` no query is answered."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, limits: Limits, spent: Callable[[], float] | None = None) -> None:
+        """spent: US dollars that are gone in truth, for calls of all kinds; None: what the attackers' queries cost."""
+        self._limits, self._spent = limits, spent
         self._lock = threading.Lock()
         self._queries = 0
         self._usd = 0.0
@@ -69,12 +70,15 @@ class Purse:
             if self.hit is None and most is not None and self._queries + queries > most:
                 self.hit = "queries"
             usd = self._limits.usd
-            if self.hit is None and usd is not None and self._usd + queries * price > usd * (1 + 1e-9):
+            if self.hit is None and usd is not None and self._gone() + queries * price > usd * (1 + 1e-9):
                 self.hit = "usd"
             if self.hit is None:
                 self._queries += queries
                 self._usd += queries * price
             return self.hit is None
+
+    def _gone(self) -> float:
+        return self._usd if self._spent is None else self._spent()
 
 
 class Oracle:

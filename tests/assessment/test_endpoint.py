@@ -20,7 +20,7 @@ import redan
 from redan.assessment.calls import LEDGER
 from redan.assessment.forecast import forecast
 from redan.errors import EvidenceError, SettingError
-from redan.evidence.report import Report
+from redan.evidence.report import Report, Verdict
 
 pytestmark = pytest.mark.extras
 
@@ -173,3 +173,17 @@ def test_an_endpoint_is_not_tried_beforehand_and_needs_a_disk(serve: Callable[..
     assert server.log.read_text() == "" if server.log.exists() else True
     with pytest.raises(EvidenceError, match="on a disk of this machine"):
         redan.assess(path, out="memory://runs")
+
+
+def test_a_limit_in_money_counts_every_call(serve: Callable[..., Served], tmp_path: Path) -> None:
+    """The preflight's too; a block that has begun is still measured again, a few calls a row."""
+    server = serve()
+    path = threat_model(tmp_path / "shop", server.url)
+    path.write_text(path.read_text() + "limits: {usd: 0.8}\n")  # 400 calls
+    report = redan.assess(path)
+    assert report.limits_hit == ["usd"]
+    assert 400 - CONCURRENCY <= len(server.requests) <= 400 + 8 * 8
+    assert report.calls is not None
+    assert report.calls.usd is not None
+    assert report.calls.usd <= 0.8 * 1.17
+    assert report.verdict is not Verdict.PASS

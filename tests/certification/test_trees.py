@@ -18,10 +18,10 @@ import redan
 from redan.certification.trees import Smallest, lower_bound, smallest_change
 from redan.errors import DataError, SettingError, TargetError
 from redan.evasion.noise import RandomNoise
+from redan.formats.forest import Comparison, Forest, Precision, cuts, decided, scores, verified
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
 from redan.targets import Output, Target, from_function
-from redan.formats.forest import Comparison, Forest, Precision, cuts, decided, scores, verified
 
 NORMS = (Linf, L2, L1, L0)
 every_norm = pytest.mark.parametrize("norm", NORMS)

@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 
 from redan.assessment.build import added_attacks, build
-from redan.assessment.calls import calls_line, ledgered
+from redan.assessment.calls import calls_line, ledgered, money
 from redan.assessment.distrust import distrust
 from redan.assessment.measuring import on_levels
 from redan.assessment.opening import begin, check_parts, first_line, on_path, reopened, same_run
@@ -137,9 +137,10 @@ def assess(
             ready, built=on_path(ready.built, ready.names, found.head.environment.get("gradient_path", "plain"))
         )
     if found.ended is None or found.ended.why not in _OVER or found.ended.limits_hit:
-        work = Session(ready, folder, found, Purse(spend), _cores(ready, workers), watch)
+        resumed = resume is not None
         with ledgered(ready.built.target, folder):
-            _sat(work, start, resumed=resume is not None)
+            purse = Purse(spend, money(ready.built.target, ready.plan, resumed=resumed))
+            _sat(Session(ready, folder, found, purse, _cores(ready, workers), watch), start, resumed=resumed)
     report = found.report(folder.url)
     folder.write(REPORT, (report.model_dump_json(indent=2) + "\n").encode())
     return report
@@ -243,6 +244,8 @@ def _campaign(session: Session, campaign: Campaign, rows: range) -> None:
     tally = found.tallies[campaign.attacker.name]
     if is_remote(built.target) and len(rows) > model.run.block:  # the same blocks after a kill: their calls are known
         for first in range(rows.start, rows.stop, model.run.block):
+            if session.purse.hit:
+                return  # what is left is not even asked: each call costs
             _campaign(session, campaign, range(first, min(first + model.run.block, rows.stop)))
         return
     pending = [row for row in rows if not tally.finished[row]]

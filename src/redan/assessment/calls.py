@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fsspec.implementations.local import LocalFileSystem
@@ -39,6 +39,22 @@ def ledgered(target: Target[Tensor], folder: RunFolder) -> Iterator[None]:
         target.close()
 
 
+def money(target: Target[Tensor], plan: Plan, *, resumed: bool) -> Callable[[], float] | None:
+    """What a sitting's calls cost so far in US dollars: those of the preflight, the clean pass and the second
+    measurement too. None for a model that is here.
+    """
+    if not is_remote(target):
+        return None
+    ledger, price = target.ledger, _price(plan)
+    before = ledger.bill.rows * price if resumed else 0.0
+    return lambda: ledger.bill.rows * price - before
+
+
+def _price(plan: Plan) -> float:
+    """Of one row of a request: that of the attackers' queries, the highest of them."""
+    return max((campaign.capability.price for campaign in plan.campaigns), default=0.0)
+
+
 def settled(target: Target[Tensor]) -> None:
     """All answers so far are in evidence that is on disk."""
     if is_remote(target):
@@ -53,7 +69,6 @@ def calls_line(target: Target[Tensor], plan: Plan) -> list[CallsLine]:
     if not is_remote(target):
         return []
     bill = target.ledger.bill
-    price = max((campaign.capability.price for campaign in plan.campaigns), default=0.0)
     return [
         CallsLine(
             sent=bill.sent,
@@ -63,7 +78,7 @@ def calls_line(target: Target[Tensor], plan: Plan) -> list[CallsLine]:
             unknown=list(target.ledger.unknown),
             rows=bill.rows,
             replayed=bill.replayed,
-            usd=bill.rows * price or None,
+            usd=bill.rows * _price(plan) or None,
             notes=list(target.notes),
         )
     ]

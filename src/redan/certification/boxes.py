@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from redan.errors import SettingError
+from redan.formats.forest import LEAF, Floats, Forest, Whole, cuts
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
-from redan.formats.forest import LEAF, Floats, Forest, Whole, cuts
 
 Norm = type[Linf] | type[L2] | type[L1] | type[L0]
 """A perturbation set's class, for the norm that it measures in."""

@@ -20,8 +20,8 @@ from redan.certification.boxes import Measure, Norm, edges, leaves, measure_of, 
 from redan.certification.ensembles import Answer, Question, bound, listed, others, smallest
 from redan.certification.tree_program import TOLERANCE
 from redan.errors import DataError, SettingError
-from redan.targets import Target
 from redan.formats.forest import Floats, Forest, Whole, decided, scores, slack
+from redan.targets import Target
 
 __all__ = ["TOLERANCE", "Smallest", "lower_bound", "smallest_change"]
 
