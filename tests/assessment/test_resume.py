@@ -24,6 +24,7 @@ from redan.errors import EvidenceError
 from redan.evidence.folder import REPORT
 from redan.evidence.log import RowLine, parsed
 from redan.evidence.report import Report
+from redan.goals import Task
 from redan.oracle import Limits
 from redan.samples import fashion_mnist, model
 from redan.targets import TorchTarget, from_torch
@@ -229,7 +230,7 @@ def _other_rows(path: Path) -> None:
 
 def test_a_run_goes_on_with_the_gradient_path_that_it_began_with() -> None:
     x, y = (torch.from_numpy(part[:8]) for part in fashion_mnist())
-    built = Built(from_torch(model("residual")), {}, x, y, None, tuple(range(8)), "", None, ())
+    built = Built(from_torch(model("residual")), {}, Task.CLASS, x, y, None, tuple(range(8)), "", None, ())
     names = [str(row) for row in range(8)]
     assert environment(on_path(built, names))["gradient_path"] == "products and folded norms"
     for words in ("plain", "products", "folded norms"):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 import redan
 from redan.errors import EvidenceError
 from redan.evidence.folder import RunFolder
-from redan.evidence.log import RowLine
+from redan.evidence.log import RightAnswer, RowLine
 from redan.evidence.pictures import PICTURES, load_pictures
 from redan.evidence.report import Report
 from redan.report.gallery import Gallery, gallery_of
@@ -27,7 +27,8 @@ IMAGE = {
 def opened(report: Report) -> tuple[RunFolder, Gallery]:
     folder = RunFolder.open(report.run.folder)
     rows = [line for line in folder.lines() if isinstance(line, RowLine)]
-    ids, labels = [""] * report.run.rows, [0] * report.run.rows
+    ids = [""] * report.run.rows
+    labels: list[RightAnswer] = [0] * report.run.rows
     for line in rows:
         ids[line.row], labels[line.row] = line.id, line.y
     return folder, gallery_of(report, load_pictures(folder), ids, labels)
