@@ -16,6 +16,7 @@ from redan.evasion.apgd_l1 import APGDL1
 from redan.evasion.bim import BIM
 from redan.evasion.cascade import Cascade, Restarts, Sweep
 from redan.evasion.fgsm import FGSM
+from redan.evasion.hopskipjump import HopSkipJump
 from redan.evasion.noise import RandomNoise
 from redan.evasion.pgd import PGD
 from redan.evasion.square import Square, SquareL1, SquareL2
@@ -207,8 +208,9 @@ BYTES: list[Any] = [
     ("robust", Restarts(PGD(steps=4), 2), LINF),
     ("natural", Sweep(APGD(steps=4, loss=targeted_dlr), 2), TWO),
     ("robust", Cascade((FGSM(), APGD(steps=5), Square(queries=20))), LINF),
+    ("natural", HopSkipJump(queries=150, first=40), TWO),
 ]
-SLOWLY = (1, 3, 4, 6, 8, 10)  # near to others of them
+SLOWLY = (1, 3, 4, 6, 8, 10, 13)  # near to others of them
 EACH = pytest.mark.parametrize(
     ("name", "one", "within"),
     [pytest.param(*each, marks=[pytest.mark.slow] * (number in SLOWLY)) for number, each in enumerate(BYTES)],

@@ -17,7 +17,8 @@ from redan.rows import Rows, put, take
 
 _HALVINGS = 10  # queries of one search for the boundary
 _PROBE = 0.05  # length of the probes, in Euclidean distances
-_LONGER = 4  # how much longer they get where all answers agree
+_LONGER, _ONE_SIDED = 4, 0.8  # how much longer they get where the mean of their answers, 1 or -1, is above that
+_KEPT = 0.5  # of the normals so far, in the next one
 _FEWEST = 10  # probes that are worth a step
 _SHORTER = 12  # halvings of a step
 _TOGETHER = 32  # probes of a row between two looks at who is decided
@@ -30,6 +31,7 @@ class _Walk(NamedTuple):
     x: Tensor  # a wrong answer
     left: Tensor  # (N,), queries it may still spend
     probe: Tensor  # (N,), length of its probes, in Euclidean distances
+    normal: Tensor  # (N, …), of the boundary
 
 
 class _Sums(NamedTuple):
@@ -46,11 +48,13 @@ class HopSkipJump:
 
     Round t shows B₀√t probes and steps d / √t along the normal (its signs in L∞), halved until the answer is wrong; d
     is the distance so far. Rounds go on until the queries are spent. In a finite set the first question of each search
-    is the set's edge, which ends a row early (rule First). Three things are not the paper's. The start is that of
+    is the set's edge, which ends a row early (rule First). Four things are not the paper's. The start is that of
     `first_wrong`; rows for which it finds none are left, so toward a wanted class bring `rows.starts`. A search has 10
-    halvings, and a probe 5 % of the Euclidean distance, where the paper's depend on the number of coordinates D
-    (1.5 log₂ D or 2 log₂ D, and 1 / D): so probes stay longer than the error of the search, and than what the rounding
-    of inputs swallows. Where all probes get the same answer, the row's next ones are 4 times as long.
+    halvings, and a probe 5 % of the Euclidean distance, where the paper's depend on the number of coordinates D (1.5
+    log₂ D or 2 log₂ D, and 1 / D): so probes stay longer than the error of the search, and than what the rounding of
+    inputs swallows. Where more than nine in ten probes reach the goal, as with a model that rounds its inputs, the
+    row's next ones are 4 times as long. Half of the normal so far is added to each new one, since the boundary does not
+    turn much between two rounds.
 
     queries: inputs shown a row, at most. first: B₀; tries: of the queries, at most, for the start. Raises
     SetError in another set than L∞ or L2.
@@ -75,15 +79,16 @@ class HopSkipJump:
         tries = min(self.tries, (self.queries + 1) // 2)
         rows, found = first_wrong(referee, rows, tries)
         left = self.queries - found.spent
-        walk = _Walk(found.x, left, torch.full_like(left, _PROBE, dtype=found.x.dtype))
+        probe = torch.full_like(left, _PROBE, dtype=found.x.dtype)
+        walk = _Walk(found.x, left, probe, torch.zeros_like(found.x))
         rows, walk = _searched(referee, rows, walk, min(_HALVINGS, self.queries - tries))
         turn = 0
         while len(rows):
             turn += 1
             count = (walk.left - _HALVINGS - 1).clamp_max(int(self.first * math.sqrt(turn)))
             rows, walk, count = take(count >= _FEWEST, rows, walk, count)
-            rows, walk, way = _normal(referee, rows, walk, count)
-            rows, walk = _stepped(referee, rows, walk, way, turn)
+            rows, walk = _probed(referee, rows, walk, count)
+            rows, walk = _stepped(referee, rows, walk, turn)
             rows, walk = _searched(referee, rows, walk)
 
 
@@ -105,10 +110,10 @@ def _searched(
     return rows, walk
 
 
-def _normal(
+def _probed(
     referee: Labels[Tensor], rows: Rows[Tensor, Ball], walk: _Walk, count: Tensor
-) -> tuple[Rows[Tensor, Ball], _Walk, Tensor]:
-    """The steepest way across the boundary, estimated from `count` (N,) random probes a row: (N, …).
+) -> tuple[Rows[Tensor, Ball], _Walk]:
+    """The normal of the boundary beside each row's wrong answer, estimated from `count` (N,) random probes a row.
 
     It is the mean of the probes' moves with their answers, 1 or -1, less the mean answer (section III-C).
     """
@@ -118,16 +123,17 @@ def _normal(
         rows, walk, count, sums = referee.survivors(rows, walk, count, sums)
         for at in range(0, len(rows), group):
             some = torch.arange(at, min(at + group, len(rows)), device=count.device)
-            _probed(referee, *take(some, rows, walk, count - begun), some, sums)
+            _shown(referee, *take(some, rows, walk, count - begun), some, sums)
     rows, walk, count, sums = referee.survivors(rows, walk, count, sums)
     mean = (2 * sums.hits - count) / count
     agreed = mean.abs() == 1
     value = torch.where(wide(agreed, walk.x), sums.signed, sums.signed - wide(mean, walk.x) * sums.moves)
-    probe = torch.where(agreed, _LONGER * walk.probe, walk.probe).clamp_max(1)
-    return rows, _Walk(walk.x, walk.left - count, probe), rows.within.steepest(value)
+    probe = torch.where(mean > _ONE_SIDED, _LONGER * walk.probe, walk.probe).clamp_max(1)
+    unit = value / wide(_positive(torch.linalg.vector_norm(value.flatten(1), dim=1)), value)
+    return rows, _Walk(walk.x, walk.left - count, probe, _KEPT * walk.normal + unit)
 
 
-def _probed(
+def _shown(
     referee: Labels[Tensor], rows: Rows[Tensor, Ball], walk: _Walk, count: Tensor, at: Tensor, sums: _Sums
 ) -> None:
     """Show up to 32 probes of each row and add to the sums, in which the rows stand at `at`.
@@ -154,21 +160,21 @@ def _length(walk: _Walk, rows: Rows[Tensor, Ball]) -> Tensor:
 
 
 def _stepped(
-    referee: Labels[Tensor], rows: Rows[Tensor, Ball], walk: _Walk, way: Tensor, turn: int
+    referee: Labels[Tensor], rows: Rows[Tensor, Ball], walk: _Walk, turn: int
 ) -> tuple[Rows[Tensor, Ball], _Walk]:
-    """The longest step along the way, of d / √t and its halves, whose answer is wrong; none where all are right."""
+    """The longest step along the normal, of d / √t and its halves, whose answer is wrong; none where all are right."""
     size = rows.within.distance(walk.x, rows.x0) / math.sqrt(turn)
     short = torch.ones_like(size, dtype=torch.bool)
     for _ in range(_SHORTER):
-        rows, walk, way, size, short = referee.survivors(rows, walk, way, size, short)
+        rows, walk, size, short = referee.survivors(rows, walk, size, short)
         some = (short & (walk.left > _HALVINGS)).nonzero().flatten()
         if not len(some):
             break
-        one, x, left, toward, step = take(some, rows, walk.x, walk.left, way, size)
-        shown = (x + wide(step, x) * toward).clamp(*rows.within.bounds)
+        one, at, step = take(some, rows, walk, size)
+        shown = (at.x + wide(step, at.x) * one.within.steepest(at.normal)).clamp(*one.within.bounds)
         hit = referee.reached(shown, one)
-        put(some, walk.x, torch.where(wide(hit, x), shown, x))
-        put(some, walk.left, left - 1)
+        put(some, walk.x, torch.where(wide(hit, shown), shown, at.x))
+        put(some, walk.left, at.left - 1)
         put(some, short, ~hit)
         size = size / 2
     return rows, walk
