@@ -878,6 +878,16 @@ def test_a_surrogate_that_cannot_be_built_is_refused(shop: Write) -> None:
         redan.assess(shop(attackers__0__knowledge="surrogate", attackers__0__surrogates=lent))
 
 
+def test_labels_alone_get_a_verdict(shop: Write) -> None:
+    said = {"attackers__0__knowledge": "labels", "attackers__0__capability": {"queries_per_row": 200}}
+    bad, good = (redan.assess(shop(weak=weak, system__output="labels", **said)) for weak in (28, 2))
+    assert (bad.verdict, good.verdict) == (FAIL, PASS)
+    assert (counts(bad).broken, counts(good).broken) == (28, 2)
+    (attack,) = first(bad).attacks
+    assert (attack.name, attack.backwards) == ("hop-skip-jump", 0)
+    assert 0 < attack.queries <= 32 * 200
+
+
 def test_shifted_pictures_are_judged_and_have_no_curve_by_projection(shop: Write) -> None:
     rng = np.random.default_rng(0)
     x = rng.uniform(size=(32, 1, 1, 7)).astype(np.float32)
