@@ -87,9 +87,12 @@ def test_a_preset_needs_no_other_flag_and_can_be_planned(capsys: Captured, name:
 def test_what_is_left_to_fill_in_is_refused_by_its_key(shop: Write, capsys: Captured) -> None:
     factory = factory_of(shop())
     flags = ["init", "--preset", "driving", "--classes", "3", "--no-input", "--force"]
-    for more, key in (([], "system.model.factory"), (["--model", factory], "system.data.test")):
+    rows = factory.partition(":")[0] + ":rows"
+    for more, key in (([], "system.data.test"), (["--test", rows], "system.model.factory")):
         run([*flags, *more])
         said(capsys)
+        path = Path("threat-model.yaml")
+        path.write_text(path.read_text().replace("shape: [3, 48, 48]", "shape: [1, 1, 7]"))
         assert run(["assess", "threat-model.yaml"]) == 2
         out, err = said(capsys)
         assert out == ""

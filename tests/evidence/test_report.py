@@ -32,6 +32,7 @@ KEYS = {
             "skipped",
             "errors",
             "limits_hit",
+            "calls",
             "shows_not",
             "risks",
             "run",

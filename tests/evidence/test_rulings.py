@@ -80,7 +80,7 @@ def report(*attackers: dict[str, Any], run: dict[str, Any]) -> Report:
         {
             **{"schema_version": 1, "verdict": OPEN, "exit_code": 3, "system": "shop", "attackers": list(attackers)},
             **{key: [] for key in empty},
-            **{"run": run, "environment": {}, "digests": {}},
+            **{"run": run, "environment": {}, "digests": {}, "calls": None},
         }
     )
 

@@ -117,6 +117,7 @@ def report(*attackers: AttackerPart, confidence: float = 0.95, family: str = "ho
         skipped=[],
         errors=[],
         limits_hit=[],
+        calls=None,
         shows_not=[],
         run=run,
         environment={},

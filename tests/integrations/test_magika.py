@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from redan.errors import NotBuiltError
-from redan.targets.onnx import load_onnx
 from redan.formats.onnx_session import ask, open_session, read_graph
 from redan.formats.onnx_torch import convert
+from redan.targets.onnx import load_onnx
 
 PROGRAM = Path(__file__).resolve().parents[2] / "examples" / "magika" / "parity.py"
 

@@ -207,12 +207,6 @@ def test_goals(shop: Write, goal: Any, aim: object) -> None:
 
 
 IMAGE: dict[str, Any] = {"system__inputs": {"kind": "image", "shape": [1, 4, 4], "bounds": [0, 1]}}
-REGRESSION: dict[str, Any] = {
-    "system__task": "regression",
-    "system__classes": None,
-    "system__output": "value",
-    "attackers__0__goal": {"deviate": 0.5},
-}
 
 
 @pytest.mark.parametrize(
@@ -225,8 +219,6 @@ REGRESSION: dict[str, Any] = {
         ),
         ({"attackers__0__change": {"l0": 2}, "attackers__0__knowledge": "scores"}, "no L0 attack without gradients"),
         ({**IMAGE, "attackers__0__change": {"patch": {"area": 0.1}}}, "changes of kind patch are not built yet"),
-        (REGRESSION, "task: regression is not built yet"),
-        ({"system__task": "multilabel"}, "task: multilabel is not built yet"),
         (
             {"attacks__mode": "autoattack", "attackers__0__change": {"l0": 2}},
             "AutoAttack is defined in Linf, L2 and L1",

@@ -281,7 +281,12 @@ def test_regression_has_no_classes_and_one_goal() -> None:
     assert "is refused for task: regression" in refusal(**{**regression, "system__classes": 3})
     assert "must be value for task: regression" in refusal(**{**regression, "system__output": "logits"})
     worst = [{"metric": "worst_class_robust_accuracy", "at_least": 0.1}]
-    assert "has no classes" in refusal(**{**regression, "requirements": worst})
+    assert "task: regression has no one class a row" in refusal(**{**regression, "requirements": worst})
+    several = {"system__task": "multilabel", "requirements": worst}
+    assert "task: multilabel has no one class a row" in refusal(**several)
+    assert "must be a label's number" in refusal(
+        system__task="multilabel", attackers__0__goal={"targeted": "least_likely"}
+    )
     backdoor = {**POISONER, "goal": {"backdoor": {"trigger": "patch", "target": 0}}}
     assert "names a class" in refusal(**{**regression, "attackers": [backdoor]})
 

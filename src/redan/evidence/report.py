@@ -329,7 +329,7 @@ class Report(_Part):
     skipped: list[str]
     errors: list[ErrorPart]
     limits_hit: list[str]
-    calls: CallsPart | None = None
+    calls: CallsPart | None
     """Requests to an endpoint; null for a model that is here."""
     shows_not: list[str]
     """What this report does not show."""

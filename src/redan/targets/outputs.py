@@ -38,7 +38,7 @@ def as_scores(answer: Tensor, output: Output, classes: int | None) -> Tensor:
 
 
 def _single(answer: Tensor, classes: int | None) -> bool:
-    return answer.dim() == 1 or (answer.dim() == 2 and answer.shape[1] == 1 and classes == 2)
+    return classes == 2 and (answer.dim() == 1 or (answer.dim() == 2 and answer.shape[1] == 1))
 
 
 def _two(answer: Tensor) -> Tensor:
