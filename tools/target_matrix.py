@@ -28,20 +28,20 @@ from torch import Tensor, nn
 import redan
 from redan.errors import RedanError
 from redan.evasion.fast_cascade import FastCascade, FastCascadeL2
+from redan.formats.checkpoint import load_checkpoint
+from redan.formats.huggingface import load_huggingface
+from redan.formats.isolated import load_joblib_isolated
+from redan.formats.skops_file import load_skops
+from redan.formats.torch_files import load_export, load_torchscript
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
 from redan.perturbations.spatial import Spatial
 from redan.protocols import Access, Attack, Bounded
 from redan.registry import ATTACKS
 from redan.targets import Output, Target, from_function, from_torch
-from redan.formats.checkpoint import load_checkpoint
 from redan.targets.http import from_http
-from redan.formats.huggingface import load_huggingface
-from redan.formats.isolated import load_joblib_isolated
 from redan.targets.onnx import load_onnx
 from redan.targets.sklearn import from_sklearn
-from redan.formats.skops_file import load_skops
-from redan.formats.torch_files import load_export, load_torchscript
 from redan.targets.trees import load_trees
 from redan.wire.service import Protocol, Service
 

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redan.errors import RedanError
-from redan.targets.onnx import load_onnx
 from redan.formats.onnx_session import ask, open_session
+from redan.targets.onnx import load_onnx
 
 MODEL = Path(magika.__file__).parent / "models" / "standard_v3_3" / "model.onnx"
 LENGTH, BLOCK, PADDING = 1024, 4096, 256
