@@ -328,7 +328,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "family: universal-and-fitted": universal,
     "family: combining": combining,
     **{f"family: {name}": _family(name) for name in FAMILIES},
-    **{f"bench-{name}": _benchmark(name) for name in ("verdict", "beside", "passes", "distrust", "soundness")},
+    **{
+        f"bench-{name}": _benchmark(name)
+        for name in ("verdict", "beside", "passes", "distrust", "soundness", "targets")
+    },
 }
 
 

@@ -22,6 +22,7 @@ OWED = {
     "passes": {"verdict.c"},
     "distrust": {"verdict.d"},
     "soundness": {"verdict.e"},
+    "targets": {"targets.e"},
 }
 
 
@@ -99,7 +100,7 @@ def test_attacks_claims_follow_from_the_rows(monkeypatch: pytest.MonkeyPatch) ->
     assert there == [(cell.model, cell.contest.name, cell.contestant) for cell in every]
 
 
-@pytest.mark.parametrize("name", ["verdict", "beside", "passes", "distrust", "soundness"])
+@pytest.mark.parametrize("name", ["verdict", "beside", "passes", "distrust", "soundness", "targets"])
 def test_claims_of_the_verdict_follow_from_the_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "peers"))
