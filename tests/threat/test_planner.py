@@ -218,6 +218,10 @@ IMAGE: dict[str, Any] = {"system__inputs": {"kind": "image", "shape": [1, 4, 4],
             "no attack on labels alone is built in L1 yet",
         ),
         ({"attackers__0__change": {"l0": 2}, "attackers__0__knowledge": "scores"}, "no L0 attack without gradients"),
+        (
+            {"attackers__0__goal": {"targeted": 1}, "attackers__0__knowledge": "labels"},
+            "a wanted class by labels alone is not built yet",
+        ),
         ({**IMAGE, "attackers__0__change": {"patch": {"area": 0.1}}}, "changes of kind patch are not built yet"),
         (
             {"attacks__mode": "autoattack", "attackers__0__change": {"l0": 2}},

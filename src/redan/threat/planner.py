@@ -125,6 +125,11 @@ def _campaign(model: ThreatModel, attacker: who.Attacker, added: Mapping[str, At
     capability = Capability(attacker.capability.queries_per_row, attacker.capability.usd_per_1000_queries)
     mode = Mode(model.attacks.mode.value)
     lent = attacker.knowledge is who.Knowledge.SURROGATE
+    if knowledge is Access.LABELS and isinstance(aim, Targeted | LeastLikely) and not isinstance(within, Spatial):
+        raise NotBuiltError(
+            "a wanted class by labels alone is not built yet: the search needs an input of that class to start from; "
+            "say goal: untargeted, or knowledge: scores"
+        )
     chosen = attacks_of(mode, within, knowledge, _outcomes(model, aim), capability, surrogates=lent)
     own = tuple(
         (name, attack) for name, attack in added.items() if _misfit(attack, within, knowledge) is None
