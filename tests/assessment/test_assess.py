@@ -265,7 +265,7 @@ def test_a_random_model_that_breaks_fails(shop: Write) -> None:
 
 def test_a_random_model_s_rows_count_as_their_mean(shop: Write) -> None:
     """Every row of this model is wrong now and then: its rows were judged, and none is an error."""
-    found = counts(redan.assess(shop("Noisy", weak=0, system__model__arguments__sigma=0.4)))
+    found = counts(redan.assess(shop("Noisy", weak=0, system__model__arguments__sigma=0.4, attacks__mode="quick")))
     assert found.errors == 0
     assert found.held is not None
     assert sum(found.held) == 32
@@ -273,12 +273,12 @@ def test_a_random_model_s_rows_count_as_their_mean(shop: Write) -> None:
 
 
 def test_a_random_model_s_attacks_do_not_claim_more_than_was_broken(shop: Write) -> None:
-    report = redan.assess(shop("Noisy", weak=0, system__model__arguments__sigma=0.4))
+    report = redan.assess(shop("Noisy", weak=0, system__model__arguments__sigma=0.4, attacks__mode="quick"))
     assert sum(attack.broken for attack in first(report).attacks) <= counts(report).broken
 
 
 def test_a_random_model_gets_the_same_report_again(shop: Write) -> None:
-    path = shop("Noisy", weak=16, system__model__arguments__sigma=0.3)
+    path = shop("Noisy", weak=16, system__model__arguments__sigma=0.3, attacks__mode="quick")
     held = []
     for seed in (1, 2):
         torch.manual_seed(seed)

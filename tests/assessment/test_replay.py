@@ -48,7 +48,7 @@ def test_inputs_that_were_not_kept_cannot_be_asked_about(shop: Write) -> None:
 
 
 def test_random_models_are_replayed_with_their_own_seed(shop: Write) -> None:
-    path = shop("Noisy", weak=16, system__model__arguments__sigma=0.3, run__block=8)
+    path = shop("Noisy", weak=16, system__model__arguments__sigma=0.3, run__block=8, attacks__mode="quick")
     assert replay(run_of(path), path).differences == ()
 
 
