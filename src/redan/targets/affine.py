@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from redan.protocols import Access
-from redan.targets.base import Asked, Output, Remote, Target, is_remote
-from redan.wire.ledger import Ledger
+from redan.targets.base import Asked, Remote, Target, is_remote, its
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,37 +22,17 @@ class Affine:
     shift: Tensor = field(repr=False)
     bounds: tuple[float, float]
 
-    @property
-    def access(self) -> Access:
-        return self.target.access
-
-    @property
-    def output(self) -> Output:
-        return self.target.output
-
-    @property
-    def classes(self) -> int | None:
-        return self.target.classes
-
-    @property
-    def stochastic(self) -> bool:
-        return self.target.stochastic
-
-    @property
-    def differentiable(self) -> bool:
-        return self.target.differentiable
-
-    @property
-    def surrogate(self) -> bool:
-        return self.target.surrogate
+    access = its("access")
+    output = its("output")
+    classes = its("classes")
+    stochastic = its("stochastic")
+    differentiable = its("differentiable")
+    surrogate = its("surrogate")
+    device = its("device")
 
     @property
     def dtype(self) -> torch.dtype:
         return self.scale.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.target.device
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.target(_moved(self, x)).to(x.dtype)
@@ -66,17 +44,12 @@ class RemoteAffine(Affine):
 
     target: Remote
 
+    ledger = its("ledger")
+    notes = its("notes")
+
     def asked(self, x: Tensor) -> Asked:
         found = self.target.asked(_moved(self, x))
         return found._replace(scores=found.scores.to(x.dtype))
-
-    @property
-    def ledger(self) -> Ledger:
-        return self.target.ledger
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self.target.notes
 
     def close(self) -> None:
         self.target.close()
@@ -91,6 +64,7 @@ def affine(target: Target[Tensor], scale: Tensor, shift: Tensor, bounds: tuple[f
 
     scale, shift: tensors of one floating type, which is the new target's, that broadcast against one input.
 
+    >>> from redan.protocols import Output
     >>> from redan.targets.function import from_function
     >>> inner = from_function(lambda x: x, classes=2, output=Output.LOGITS)
     >>> affine(inner, torch.tensor([10.0, 1.0]), torch.tensor([0.0, 5.0]), (0, 1))(torch.ones(1, 2)).tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any, NamedTuple, Protocol, TypeGuard, TypeVar, cast
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from redan.protocols import Access, Output
 from redan.wire.ledger import Ledger
 
-__all__ = ["Asked", "Output", "Remote", "Target", "declared", "is_remote"]
+__all__ = ["Asked", "Output", "Remote", "Target", "declared", "is_remote", "its"]
 
 X_contra = TypeVar("X_contra", contravariant=True)
 
@@ -104,6 +105,11 @@ class Remote(Target[Tensor], Protocol):
 def is_remote(target: Target[Tensor]) -> TypeGuard[Remote]:
     """Whether each answer of a target is a call."""
     return hasattr(target, "asked")
+
+
+def its(name: str) -> Any:
+    """A property of a wrapper that is its inner target's: `bounds = its("bounds")`."""
+    return property(attrgetter(f"target.{name}"))
 
 
 def declared(target: Target[Tensor], *, stochastic: bool) -> Target[Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from redan.errors import TargetError
 from redan.protocols import Access
-from redan.targets.base import Output, Target
+from redan.targets.base import Target, its
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 """Of the largest score: how far the module's scores may be from the model's own, by the type they compute in."""
@@ -29,30 +29,12 @@ class Paired:
     access = Access.GRADIENTS
     differentiable = True
     surrogate = False
-
-    @property
-    def output(self) -> Output:
-        return self.target.output
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        return self.target.bounds
-
-    @property
-    def classes(self) -> int | None:
-        return self.target.classes
-
-    @property
-    def stochastic(self) -> bool:
-        return self.target.stochastic
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.target.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.target.device
+    output = its("output")
+    bounds = its("bounds")
+    classes = its("classes")
+    stochastic = its("stochastic")
+    dtype = its("dtype")
+    device = its("device")
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.requires_grad:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from redan.protocols import Access
-from redan.targets.base import Output, Target
+from redan.targets.base import Target, its
 
 _GAP = 5.0  # median gap of the two highest scores: an ordinary network's
 _LEAST, _MOST = 0.05, 40.0  # float32 rounds below, and cross-entropy is flat above
@@ -22,38 +22,14 @@ class Rescaled:
     factor: float
 
     access = Access.GRADIENTS
-
-    @property
-    def differentiable(self) -> bool:
-        return self.target.differentiable
-
-    @property
-    def surrogate(self) -> bool:
-        return self.target.surrogate
-
-    @property
-    def output(self) -> Output:
-        return self.target.output
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        return self.target.bounds
-
-    @property
-    def classes(self) -> int | None:
-        return self.target.classes
-
-    @property
-    def stochastic(self) -> bool:
-        return self.target.stochastic
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.target.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.target.device
+    differentiable = its("differentiable")
+    surrogate = its("surrogate")
+    output = its("output")
+    bounds = its("bounds")
+    classes = its("classes")
+    stochastic = its("stochastic")
+    dtype = its("dtype")
+    device = its("device")
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.target(x) * self.factor

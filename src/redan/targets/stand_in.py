@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from redan.protocols import Access
-from redan.targets.base import Output, Target
+from redan.targets.base import Target, its
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,30 +28,12 @@ class StandIn:
     access = Access.GRADIENTS
     differentiable = True
     surrogate = True
-
-    @property
-    def output(self) -> Output:
-        return self.target.output
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        return self.target.bounds
-
-    @property
-    def classes(self) -> int | None:
-        return self.target.classes
-
-    @property
-    def stochastic(self) -> bool:
-        return self.target.stochastic
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.target.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.target.device
+    output = its("output")
+    bounds = its("bounds")
+    classes = its("classes")
+    stochastic = its("stochastic")
+    dtype = its("dtype")
+    device = its("device")
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.exact and x.requires_grad:
