@@ -19,7 +19,7 @@ import yaml
 import redan
 from redan.assessment.calls import LEDGER
 from redan.assessment.forecast import forecast
-from redan.errors import EvidenceError, SettingError
+from redan.errors import EvidenceError, SettingError, TargetError
 from redan.evidence.report import Report, Verdict
 
 pytestmark = pytest.mark.extras
@@ -187,3 +187,15 @@ def test_a_limit_in_money_counts_every_call(serve: Callable[..., Served], tmp_pa
     assert report.calls.usd is not None
     assert report.calls.usd <= 0.8 * 1.17
     assert report.verdict is not Verdict.PASS
+
+
+def test_an_endpoint_that_goes_away_ends_the_run_which_goes_on(serve: Callable[..., Served], tmp_path: Path) -> None:
+    server = serve(life=4.0, latency=(0.01, 0.02))  # seconds, of about 1,000 requests' eight
+    path = threat_model(tmp_path / "shop", server.url, timeout_seconds=1)
+    with pytest.raises(TargetError, match=r"answered none of the last 16 questions .* --resume"):
+        redan.assess(path)
+    (folder,) = (path.parent / "runs").iterdir()
+    again = serve()
+    with pytest.raises(EvidenceError, match="changed since it began"):  # another address is another model
+        path.write_text(path.read_text().replace(server.url, again.url))
+        redan.assess(path, resume=folder)

@@ -51,6 +51,14 @@ def refused(service: Service, failure: Failure) -> TargetError:
             return TargetError(f"the endpoint {where} cannot be reached ({failure.why}); is it running?")
 
 
+def gone(service: Service, failure: Failure, questions: int) -> TargetError:
+    """What to say where an endpoint that did answer answers nobody any more."""
+    return TargetError(
+        f"the endpoint {service.shown} answered none of the last {questions} questions ({failure}); put it right, and "
+        "go on: what was finished is kept (redan assess --resume)"
+    )
+
+
 def refuse_babel(found: Sequence[Answer | Failure]) -> None:
     """Raise TargetError where answers came and none of them is understood."""
     failures = [one for one in found if isinstance(one, Failure) and one.reason is Reason.MISFIT]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from redan.errors import TargetError
 from redan.wire import service as chosen
-from redan.wire.blame import reason_of, refuse_babel, refused
+from redan.wire.blame import gone, reason_of, refuse_babel, refused
 from redan.wire.connection import Connection, Received, clean
 from redan.wire.ledger import Ledger, Question
 from redan.wire.messages import Messages, messages
@@ -28,6 +28,8 @@ from redan.wire.service import Reading, Service, signature
 
 MOST_BYTES = 2**24
 """Of one answer: 16 MiB. A longer one is not read to its end."""
+MOST_LOST = 16
+"""Questions in a row, each tried as often as patience allows, that nobody answers: then the endpoint is gone."""
 
 
 class Stopped(Exception):
@@ -63,6 +65,7 @@ class Client:
         self._threads = ThreadPoolExecutor(service.concurrency, thread_name_prefix="redan-wire")
         self._messages: Messages | None = None
         self._answered = False
+        self._lost = 0  # questions in a row that nobody answered
         self.notes: tuple[str, ...] = ()
 
     def ask(self, x: NDArray[Any]) -> list[tuple[range, Answer | Failure]]:
@@ -155,11 +158,14 @@ class Client:
                     if last:
                         if not self._answered and reason.ours:
                             raise refused(self.service, outcome)
+                        self._lost = self._lost + 1 if reason.ours or reason is Reason.TIMEOUT else 0
+                        if self._lost >= MOST_LOST:
+                            raise gone(self.service, outcome, self._lost)
                         return outcome
                     stop.wait(self._patience.wait(question.digest, question.failures))
                 case Answer() | Told():
                     self.ledger.conclude(name, question, outcome)
-                    self._answered = self._answered or isinstance(outcome, Answer)
+                    self._answered, self._lost = self._answered or isinstance(outcome, Answer), 0
                     return outcome
 
     # -- one of them ----------------------------------------------------------------------------------------
