@@ -16,7 +16,7 @@ from torch import nn
 import redan
 from redan.assessment.assess import inspect
 from redan.assessment.replay import replay
-from redan.errors import TargetError
+from redan.errors import TargetError, ThreatModelError
 
 EPS = 0.08
 Make = Callable[[Path, dict[str, object]], Path]
@@ -169,3 +169,24 @@ def test_huggingface_brings_its_own_normalization(tmp_path: Path) -> None:
     assert counts is not None
     assert counts.right == 24
     assert counts.broken > 0
+
+
+@pytest.mark.extras
+def test_a_surrogate_of_another_kind_is_climbed_or_refused(tmp_path: Path) -> None:
+    import skops.io
+    from sklearn.ensemble import GradientBoostingClassifier
+    from sklearn.linear_model import LogisticRegression
+
+    path = threat_model(tmp_path, scripted(tmp_path))
+    told = yaml.safe_load(path.read_text())
+    told["attackers"][0] |= {"knowledge": "surrogate", "surrogates": [{"sklearn": "linear.skops"}]}
+    path.write_text(yaml.safe_dump(told))
+    x, y = rows()
+    y[:3] = [0, 1, 2]  # each class is there, so that the copy has as many
+    skops.io.dump(LogisticRegression().fit(x, y), tmp_path / "linear.skops")
+    counts = redan.assess(path).attackers[0].counts
+    assert counts is not None
+    assert 0 < counts.broken <= broken_by_hand()
+    skops.io.dump(GradientBoostingClassifier(n_estimators=2, random_state=0).fit(x, y), tmp_path / "linear.skops")
+    with pytest.raises(ThreatModelError, match=r"surrogates\[0\] shows scores alone"):
+        redan.assess(path)

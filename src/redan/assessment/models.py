@@ -6,22 +6,18 @@ code. What can (a pickle) is read only where the caller said so.
 
 from __future__ import annotations
 
-import hashlib
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from redan.assessment.imports import called, named
+from redan.assessment.weights import content_digest, load_weights, module_digest
 from redan.data.ranges import Ranges
 from redan.errors import NotBuiltError, TargetError, ThreatModelError
-from redan.evidence.folder import digest, file_digest
 from redan.formats.checkpoint import load_checkpoint
 from redan.formats.huggingface import load_huggingface
 from redan.formats.isolated import load_joblib_isolated
@@ -120,44 +116,6 @@ _OUTPUT = {
 }
 
 
-def _load(module: nn.Module, path: Path) -> None:
-    if not path.is_file():
-        raise TargetError(f"there is no weights file {path}; check system.model.weights")
-    try:
-        weights = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise TargetError(
-            f"{path} is not a safetensors file ({error}); write one with safetensors.torch.save_model"
-        ) from error
-    have, need = set(weights), set(module.state_dict())
-    if have != need:
-        odd = sorted(have ^ need)
-        raise TargetError(
-            f"the weights in {path.name} are not this module's: {len(odd)} names differ ({', '.join(odd[:3])}); "
-            "check the factory and its arguments"
-        )
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        detail = str(error).splitlines()[-1].strip()
-        raise TargetError(
-            f"the weights in {path.name} do not fit the module ({detail}); check its arguments"
-        ) from error
-
-
-def _model_digest(module: nn.Module, folder: Path) -> str:
-    """sha256 over the module's tensors, by name, and over those files beside the threat model that define it."""
-    found = hashlib.sha256()
-    state = module.state_dict()
-    for name in sorted(state):
-        found.update(name.encode() + state[name].detach().cpu().contiguous().numpy().tobytes())
-    files = {getattr(sys.modules.get(type(part).__module__), "__file__", None) for part in module.modules()}
-    for path in sorted(Path(file) for file in files if file is not None):
-        if path.is_relative_to(folder) and "site-packages" not in path.parts:
-            found.update(file_digest(path).encode())
-    return found.hexdigest()
-
-
 def _in_file(path: Path, folder: Path, key: str) -> Path:
     """A file of the threat model. Raises TargetError where there is none."""
     whole = folder / path
@@ -213,7 +171,7 @@ def _module(model: Model, how: Loading) -> _Made | None:
         case Factory(factory=name, weights=weights):
             module = _built(model, folder, f"system.model.factory '{name}'")
             if weights is not None:
-                _load(module, folder / weights)
+                load_weights(module, folder / weights)
             return _Made(module)
         case TorchScript(torchscript=path):
             return _Made(load_torchscript(_in_file(path, folder, "torchscript"), trust=how.trust))
@@ -279,25 +237,8 @@ def _served(model: Model, how: Loading) -> Served:
             normalization=made.normalization or how.normalization,
             output=how.output,
         )
-        return Served(_on_unit(inner, how), _module_digest(made.module, model, how.folder))
-    return Served(_on_unit(_other(model, how), how), _content_digest(model, how.folder))
-
-
-def _content_digest(model: Model, folder: Path) -> str | None:
-    """sha256 of the model's own file, or of the files in its folder; None where it has none."""
-    named_first = next(iter(model.model_dump().values()))
-    if not isinstance(named_first, Path):
-        return None
-    path = folder / named_first
-    if path.is_file():
-        return file_digest(path)
-    return digest("".join(f"{p.name} {file_digest(p)}\n" for p in sorted(path.iterdir()) if p.is_file()).encode())
-
-
-def _module_digest(module: nn.Module, model: Model, folder: Path) -> str:
-    """sha256 of a module's weights and code, and of its file, where its code is in there."""
-    found, content = _model_digest(module, folder), _content_digest(model, folder)
-    return found if content is None else digest(f"{found} {content}".encode())
+        return Served(_on_unit(inner, how), module_digest(made.module, model, how.folder))
+    return Served(_on_unit(_other(model, how), how), content_digest(model, how.folder))
 
 
 def _normalized(target: Target[Tensor], how: Loading) -> Target[Tensor]:
@@ -317,12 +258,21 @@ def _on_unit(target: Target[Tensor], how: Loading) -> Target[Tensor]:
 
 
 def served(how: Loading) -> tuple[Served, Mapping[str, Sequence[Served]]]:
-    """The system's model, and the models that attackers hold instead of it, by the attacker's name."""
-    lent = {
-        attacker.name: [_served(each, how) for each in attacker.surrogates]
-        for attacker in how.model.attackers
-        if isinstance(attacker, Evasion) and attacker.surrogates
-    }
+    """The system's model, and the models that attackers hold instead of it, by the attacker's name.
+
+    Raises ThreatModelError for a surrogate that has no gradients: it is held to be climbed.
+    """
+    lent = {}
+    for i, attacker in enumerate(how.model.attackers):
+        if isinstance(attacker, Evasion) and attacker.surrogates:
+            lent[attacker.name] = [_served(each, replace(how, climbed=True)) for each in attacker.surrogates]
+            for k, each in enumerate(lent[attacker.name]):
+                if each.target.access < Access.GRADIENTS:
+                    shows = each.target.access.name.lower()
+                    raise ThreatModelError(
+                        f"attackers[{i}].surrogates[{k}] shows {shows} alone, and a surrogate is climbed; name a model "
+                        "with gradients"
+                    )
     return _served(how.model.system.model, how), lent
 
 
