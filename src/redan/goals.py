@@ -153,6 +153,14 @@ class Targeted:
         return replace(self, target=self.label[index], truth=self.truth[index])
 
 
+def attainable(goal: Goal) -> Tensor | None:
+    """Which rows may reach the goal at all: (N,) bool; None for all of them. No attack is spent on the others."""
+    match goal:
+        case Targeted():
+            return goal.label != goal.truth
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class LeastLikely:
     """The wrong class that the model finds least likely for the clean input (Kurakin 2017), one a row.

@@ -558,3 +558,11 @@ def test_eot_is_refused_where_it_means_nothing() -> None:
     found = attack(VICTIM.module(), X[:4], Y[:4], PGD(steps=3), within=Linf(0.01), eot=5, surrogates=[noisy])
     assert int(found.queries.max()) <= 1
     assert found.backwards.tolist() == [15] * 4
+
+
+def test_nothing_is_spent_on_rows_of_the_wanted_class() -> None:
+    result = attack(VICTIM.module(), X, Y, Square(queries=50), within=Linf(HALF / 100), goal=Targeted(1))
+    assert torch.equal(result.queries > 0, Y != 1)
+    assert not bool(result.success[Y == 1].any())
+    free = attack(VICTIM.module(), X, Y, Square(queries=50), within=Linf(HALF / 100))
+    assert bool((free.queries > 0).all())

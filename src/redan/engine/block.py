@@ -15,7 +15,7 @@ from redan.answers import Answers, evaluate, micro_batch, share
 from redan.engine.outcomes import Outcomes, Status
 from redan.engine.transfer import Transfer
 from redan.errors import TargetError
-from redan.goals import Aim, Untargeted, Wrong
+from redan.goals import Aim, Untargeted, Wrong, attainable
 from redan.oracle import Capability, Oracle, Purse
 from redan.protocols import Access, Attack, Bounded, cost
 from redan.referee import First, Referee, Rule
@@ -134,6 +134,9 @@ def _attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callabl
     rows = Rows(everyone, x0, goal, within, streams)
     if job.spared is not None:
         rows = rows.take(~job.spared[index])
+    able = attainable(goal)
+    if able is not None and not bool(able[rows.ids].all()):
+        rows = rows.take(able[rows.ids])
     none = torch.full((size,), -1, device=x0.device)
     by, failed = none.clone(), none.clone()
     stages: list[_Stage] = []
