@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -391,7 +392,9 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes_and_pays_for_little_
 
 def test_interrupted_it_waits_for_what_is_under_way_and_sends_no_more(serve: Serve) -> None:
     server = serve(latency=(0.05, 0.1))
-    with from_http(mapped(server.url), classes=3) as target:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's is ignored
+    with from_http(mapped(server.url), classes=3) as target, contextlib.ExitStack() as after:
+        after.callback(signal.signal, signal.SIGINT, before)
         timer = threading.Timer(0.5, signal.pthread_kill, (threading.main_thread().ident or 0, signal.SIGINT))
         timer.start()
         with pytest.raises(KeyboardInterrupt):
