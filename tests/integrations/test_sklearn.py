@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from redan.errors import DataError, TargetError
-from redan.integrations.sklearn import ProbabilityTarget, robust_scorer
+from redan.integrations.sklearn import robust_scorer
 from redan.perturbations.norms import Linf
 from redan.robustness import Mode
 
@@ -98,14 +98,6 @@ def test_what_cannot_be_scored_says_why() -> None:
         scorer(object(), x, y)
     with pytest.raises(DataError, match="not trained on the class ugly"):
         scorer(Logistic(), x, np.where(np.arange(len(y)) == 3, "ugly", y))
-
-
-def test_the_target_answers_on_the_scale_of_logits() -> None:
-    x, _ = rows()
-    target = ProbabilityTarget(estimator=Logistic(), bounds=(0.0, 1.0), dtype=torch.float64)
-    z = target(torch.from_numpy(x)).numpy()
-    np.testing.assert_allclose(z[:, 1] - z[:, 0], x @ WEIGHT - 1, atol=1e-9)
-    assert (target.classes, target.dtype) == (2, torch.float64)
 
 
 @pytest.mark.extras

@@ -9,56 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from redan.errors import DataError, TargetError
-from redan.protocols import Access, Ball
+from redan.protocols import Ball
 from redan.robustness import Mode, robust_accuracy
-from redan.targets import Output, Target
+from redan.targets import Target, from_sklearn
 
-__all__ = ["Estimator", "ProbabilityTarget", "RobustScorer", "robust_scorer"]
-
-
-class Estimator(Protocol):
-    """A fitted classifier, or a pipeline that ends with one."""
-
-    @property
-    def classes_(self) -> NDArray[Any]:
-        """The labels in the order of the columns of `predict_proba`."""
-        ...
-
-    def predict_proba(self, X: NDArray[Any], /) -> NDArray[Any]:
-        """Probabilities (N, K) of rows (N, …)."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbabilityTarget:
-    """An estimator as its users meet it: rows in, probabilities out, no gradient."""
-
-    estimator: Estimator
-    bounds: tuple[float, float]
-    dtype: torch.dtype
-
-    access = Access.SCORES
-    output = Output.PROBABILITIES
-    stochastic = False
-    differentiable = False
-    surrogate = False
-    device = torch.device("cpu")
-
-    @property
-    def classes(self) -> int:
-        return len(self.estimator.classes_)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        found = torch.as_tensor(self.estimator.predict_proba(x.detach().numpy()), dtype=self.dtype)
-        return found.clamp_min(torch.finfo(found.dtype).tiny).log()
+__all__ = ["RobustScorer", "robust_scorer"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +58,7 @@ class RobustScorer:
                 f"{type(estimator).__name__} has no predict_proba, so it cannot be attacked by its scores; calibrate "
                 "it (CalibratedClassifierCV), or give robust_scorer(model=…) the torch module that it holds"
             )
-        dtype = torch.float32 if rows.dtype == np.float32 else torch.float64
-        return ProbabilityTarget(estimator=estimator, bounds=self.bounds, dtype=dtype)
+        return from_sklearn(estimator, bounds=self.bounds, rows=rows)
 
 
 def robust_scorer(
@@ -110,12 +71,12 @@ def robust_scorer(
 ) -> RobustScorer:
     """A scorer that attacks the fitted estimator on the rows it is given.
 
-    Accepted are classifiers (and pipelines that end with one) with `classes_` and `predict_proba`: they are attacked
-    by their scores alone (Square, as many queries as the mode says), which works for any estimator and sees less than
-    an attacker who has the model. For an estimator that holds a torch module, model tells where: it gets the
-    estimator and returns the module in evaluation mode, or a Target, that answers (N, K) for the same X, its columns
-    in the order of `classes_` if there are any; it is then attacked by gradients. `operator.attrgetter("module_")` is
-    such a function, and can be pickled.
+    Accepted are classifiers (and pipelines that end with one) with `classes_` and `predict_proba`. Linear models, MLPs
+    and kernel machines are attacked by exact gradients; all others by their scores alone (Square, as many queries as
+    the mode says), which sees less than an attacker who has the model (`redan.targets.from_sklearn`). For an estimator
+    that holds a torch module, model tells where: it gets the estimator and returns the module in evaluation mode, or a
+    Target, that answers (N, K) for the same X, its columns in the order of `classes_` if there are any; it is then
+    attacked by gradients. `operator.attrgetter("module_")` is such a function, and can be pickled.
 
     within is in units of X, and bounds are those of X, before any scaler of the pipeline. Rows wrong without an attack
     count as broken. For scikit-learn a scorer that raises is a score of NaN and a warning; pass error_score="raise".
