@@ -23,7 +23,7 @@ def poisoned(at: list[int], *, label: bool = False, listed: list[int] | None = N
         y[at] = (y[at] + 1) % 4
     x, y = np.concatenate([x, x[:extra]]), np.concatenate([y, y[:extra]])
     told = sorted(at if listed is None else listed) + list(range(40, 40 + extra))
-    return Poisoned(samples=replace(CLEAN, x=x, y=y), changed=np.array(told, dtype=np.int64))
+    return Poisoned(samples=replace(CLEAN, x=x, y=y), changed=np.array(told, dtype=np.int64), added=extra)
 
 
 def test_what_keeps_to_the_budget_is_let_through() -> None:
@@ -31,7 +31,7 @@ def test_what_keeps_to_the_budget_is_let_through() -> None:
     held_to(poisoned([1, 5], label=True), CLEAN, Budget(share=0.05, may_change_labels=True))
     held_to(poisoned([1], extra=1), CLEAN, Budget(share=0.05))
     held_to(poisoned([0, 2]), CLEAN, Budget(share=0.05, sources=("a",)))
-    assert poisoned([1], extra=2).added == 2
+    assert poisoned([39]).share == 1 / 40  # the last row was changed, and none was added
     assert poisoned([1], extra=1).share == 2 / 40
 
 
@@ -44,6 +44,7 @@ def test_what_keeps_to_the_budget_is_let_through() -> None:
         (poisoned([1]), Budget(share=0.05, sources=("a",)), "another supplier"),
         (poisoned([1], listed=[1, 1]), Budget(share=0.1), "once each"),
         (replace(poisoned([], extra=2), changed=np.array([40])), Budget(share=0.1), "added that are not listed"),
+        (replace(poisoned([], extra=2), added=1), Budget(share=0.1), "2 rows were added, and the poisoner says 1"),
     ],
 )
 def test_what_does_not_is_refused(made: Poisoned, budget: Budget, message: str) -> None:

@@ -53,27 +53,17 @@ class Poisoned:
     """A training set as the attacker leaves it.
 
     changed: positions in `samples` of the rows that are not as they were, (M,), ascending; added rows stand at the end
-    and are among them.
+    and are among them. added: how many those are.
     """
 
     samples: Samples
     changed: NDArray[np.int64]
+    added: int = 0
 
     @property
     def share(self) -> float:
         """Of the clean rows: changed and added ones."""
         return len(self.changed) / max(1, len(self.samples) - self.added)
-
-    @property
-    def added(self) -> int:
-        """How many of the changed rows were added: those at the end that follow each other up to the last."""
-        last = len(self.samples) - 1
-        count = 0
-        for at in self.changed[::-1]:
-            if at != last - count:
-                break
-            count += 1
-        return count
 
 
 class Poisoner(Protocol):
@@ -96,6 +86,10 @@ def held_to(poisoned: Poisoned, clean: Samples, budget: Budget) -> None:
         raise SetError("the changed rows must be listed once each, in ascending order; the poisoner's list is not so")
     if len(made) < n:
         raise SetError(f"{n - len(made)} rows are gone; a poisoner changes and adds rows, and takes none away")
+    if len(made) != n + poisoned.added:
+        raise SetError(
+            f"{len(made) - n} rows were added, and the poisoner says {poisoned.added}; its share would be a wrong one"
+        )
     if len(changed) > budget.rows(clean):
         raise SetError(
             f"{len(changed)} rows are changed, and the budget has {budget.rows(clean)}; the poisoner overspent"
