@@ -18,7 +18,7 @@ from redan.defenses.neighbors import nearest
 from redan.defenses.outliers import LocalOutlierFactor, RobustMahalanobis
 from redan.defenses.spectral_signatures import SpectralSignatures
 from redan.defenses.suspicion import Detector, Suspects, suspicion
-from redan.errors import SettingError
+from redan.errors import DataError, SettingError
 
 CLASSES, ROWS, WIDTH, POISON = 3, 200, 16, 20
 Planted = tuple[Suspects, np.ndarray]
@@ -160,6 +160,15 @@ def test_spectral_scores_are_squared_projections() -> None:
         values, vectors = np.linalg.eigh(centered.T @ centered)
         np.testing.assert_allclose(scores[mine], (centered @ vectors[:, -1]) ** 2, atol=1e-8)
         np.testing.assert_allclose(scores[mine].sum(), values[-1])
+
+
+def test_losses_are_read_after_an_epoch() -> None:
+    rows, _ = learned_first(0)
+    losses = rows.known_losses()
+    assert np.array_equal(LossIsolation(epochs=2)(rows, seed=0), -losses[:, 1])
+    assert np.array_equal(LossIsolation()(rows, seed=0), -losses[:, 4])
+    with pytest.raises(DataError, match="none after 6"):
+        LossIsolation(epochs=6)(rows, seed=0)
 
 
 def test_neighbors_by_brute_force() -> None:

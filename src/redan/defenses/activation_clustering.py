@@ -21,8 +21,9 @@ class ActivationClustering:
     In each class the features are reduced to `components` independent ones and split by 2-means. Independent
     components are whitened principal ones but for a rotation, which 2-means does not see, so the rotation is left out.
     The paper calls a cluster poison by its size, its silhouette or by training again; here a row's number is
-    ±v · s · (1 - 2 r): v is its silhouette, turned round in the larger cluster, s the mean silhouette of the class, r
-    the smaller cluster's share. So in equal halves, where none is the smaller, all are 0.
+    (b - a) / max(a, b) · s · (1 - 2 r): a and b are its squared distances to the centers of the smaller and the larger
+    cluster, s the mean silhouette of the class, r the smaller cluster's share. So in equal halves, where none is the
+    smaller, all are 0.
 
     components: at most the class's rows less 1 and the features' dimensions. starts: directions drawn by the seed,
     beside the principal ones; from the best split along each, 2-means goes on, and the tightest result is kept.
@@ -112,11 +113,13 @@ def _lloyd(rows: Numbers, first: NDArray[np.bool_]) -> Split:
 
 
 def _smaller(rows: Numbers, split: Split) -> Numbers:
-    """Each row's silhouette, turned round in the larger cluster, by the split's mean silhouette and uneven sizes."""
+    """Each row's place from the larger cluster's center, -1, to the smaller one's, 1, by the class's weight."""
     share = float(split.first.mean())
-    small = split.first if share < 0.5 else ~split.first
-    values = silhouettes(rows, split.first)
-    return np.asarray(np.where(small, values, -values) * max(0.0, float(values.mean())) * abs(1 - 2 * share))
+    small = 0 if share < 0.5 else 1
+    squares = ((rows[:, None] - split.centers) ** 2).sum(2)
+    most = squares.max(1)
+    nearer = np.divide(squares[:, 1 - small] - squares[:, small], most, out=np.zeros(len(rows)), where=most > 0)
+    return np.asarray(nearer * max(0.0, float(silhouettes(rows, split.first).mean())) * abs(1 - 2 * share))
 
 
 def silhouettes(rows: Numbers, first: NDArray[np.bool_]) -> Numbers:
@@ -140,4 +143,4 @@ def silhouettes(rows: Numbers, first: NDArray[np.bool_]) -> Numbers:
     for mine in (first, ~first):
         if mine.sum() == 1:
             values[mine] = 0.0
-    return values
+    return np.asarray(values)
