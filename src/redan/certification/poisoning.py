@@ -35,9 +35,9 @@ class Change(Enum):
     """What one unit of the certified radius is."""
 
     ROWS = auto()
-    """One row added, removed, or given another label; a row exchanged for another is two (DPA, section 2.1)."""
+    """One row added, removed, or given another label; a row exchanged for another is two, as in DPA."""
     LABELS = auto()
-    """One label changed, and no row added, removed or changed (SS-DPA, section 2.2)."""
+    """One label changed, and no row added, removed or changed: SS-DPA, of the same paper."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +86,9 @@ def partition(samples: Samples, pieces: int, against: Change = Change.ROWS) -> W
     """The piece that each row belongs to: (N,), from 0 to pieces - 1.
 
     ROWS: by a hash of the row's numbers, so that no other row plays a part. Its label plays none either, so another
-    label is one change and not two. The papers take the sum of an image's pixels where this takes BLAKE2b.
-    LABELS: dealt out in the order of the rows' numbers, so that pieces are as large as each other (SS-DPA, section
-    2.2); equal rows get one piece, so that their order plays no part. Raises SettingError for less than one piece,
+    label is one change and not two. The authors take the sum of an image's pixels where this takes BLAKE2b.
+    LABELS: dealt out in the order of the rows' numbers, so that pieces are as large as each other (SS-DPA); equal
+    rows get one piece, so that their order plays no part. Raises SettingError for less than one piece,
     DataError for rows that are no numbers.
 
     >>> partition(Samples(np.eye(4), np.zeros(4, dtype=np.int64)), 2, Change.LABELS)
@@ -160,7 +160,7 @@ def plurality(count: Whole) -> Whole:
 def _leads(count: Whole) -> Whole:
     """By how many votes more than it needs the first class leads each other one: (N, K), its own column being M + 1.
 
-    Of equals the smaller class wins: a larger one needs one vote more (DPA, equation 7).
+    Of equals the smaller class wins: a larger one needs one vote more (DPA).
     """
     rows, first = np.arange(len(count)), plurality(count)
     needed = count + (np.arange(count.shape[1]) < first[:, None])
@@ -172,7 +172,7 @@ def _leads(count: Whole) -> Whole:
 def certified_radius(count: Whole) -> Whole:
     """How many models may vote otherwise, however they do, without another plurality: (N,), from counts (N, K).
 
-    floor((n_c - max over c' of (n_c' + 1[c' < c])) / 2) (DPA, Theorem 1 and equation 10). It is the most that can be
+    floor((n_c - max over c' of (n_c' + 1[c' < c])) / 2) (DPA, Theorem 1). It is the most that can be
     said: one vote more is enough. With one row in one training set it is also a number of rows.
 
     >>> certified_radius(np.array([[7, 3, 0], [2, 7, 1]]))
