@@ -159,7 +159,7 @@ def test_repairs_are_the_same_for_the_same_seed(scene: Scene) -> None:
 # -- known answers -------------------------------------------------------------------------------------------------
 
 
-def _by_hand() -> tuple[TorchTarget, Samples]:
+def _by_hand(between: nn.Module | None = None) -> tuple[TorchTarget, Samples]:
     """Class by the larger of two numbers; a third is noise, and the fourth, always 0, is a backdoor to class 0."""
     first, last = nn.Linear(4, 4), nn.Linear(4, 2)
     with torch.no_grad():
@@ -167,7 +167,7 @@ def _by_hand() -> tuple[TorchTarget, Samples]:
         first.bias.zero_()
         last.weight.copy_(torch.tensor([[1.0, 0.0, 0.01, 9.0], [0.0, 1.0, 0.0, -9.0]]))
         last.bias.zero_()
-    net = nn.Sequential(first, nn.ReLU(), last).eval()
+    net = nn.Sequential(first, between or nn.ReLU(), last).eval()
     x = np.random.default_rng(0).uniform(0.2, 1, (40, 4))
     x[:, 2:] = [0.1, 0]
     x[:20, 0] += 1
@@ -192,7 +192,7 @@ def test_the_idlest_channels_go_first_and_pruning_ends_before_accuracy_falls() -
 
 
 def test_pruned_channels_stay_silent_while_the_rest_is_tuned() -> None:
-    target, trusted = _by_hand()
+    target, trusted = _by_hand(nn.Identity())  # through which pruned channels get gradients, as not through a ReLU at 0
     found = FinePruning(fall=0.0, tuning=Tuning(epochs=5, rate=0.1))(target, trusted, seed=0)
     layer = found.target.module.get_submodule("0")
     assert isinstance(layer, nn.Linear)
