@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redan.errors import DataError, SettingError
@@ -39,6 +39,7 @@ def test_a_trigger_is_a_pure_function_of_each_row(trigger: Trigger, x: np.ndarra
     assert len(trigger(x[:0])) == 0
 
 
+@settings(max_examples=30)
 @given(st.integers(1, 4), st.integers(0, 4), st.sampled_from(list(Corner)))
 def test_a_patch_stands_in_its_corner_and_nowhere_else(size: int, margin: int, corner: Corner) -> None:
     stamped = Patch(size=size, value=2, corner=corner, margin=margin)(np.zeros((1, 2, 8, 9)))[0]

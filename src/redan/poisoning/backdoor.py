@@ -22,7 +22,7 @@ from redan.poisoning.triggers import Trigger
 
 @dataclass(frozen=True, slots=True)
 class AllToAll:
-    """Every class is to be taken for the next: y → (y + 1) mod classes (Gu et al. 2017, Section 4.1, all-to-all).
+    """Every class is to be taken for the next: y → (y + 1) mod classes (Gu et al. 2017, Section 4, all-to-all).
 
     >>> AllToAll(classes=3).of(np.array([0, 1, 2])).tolist()
     [1, 2, 0]

@@ -25,8 +25,8 @@ from redan.poisoning.choice import affordable, drawn, put, usable
 class RandomFlips:
     """Labels of rows drawn by the seed become another class, drawn evenly among the others that the samples have.
 
-    Random label noise (Biggio, Nelson and Laskov 2011, "Support Vector Machines Under Adversarial Label Noise", Section
-    4). Calls raise SettingError where labels may not be changed.
+    Random label noise (Biggio, Nelson and Laskov 2011, "Support Vector Machines Under Adversarial Label Noise"). Calls
+    raise SettingError where labels may not be changed.
 
     >>> clean = Samples(np.zeros((4, 1)), np.array([0, 0, 1, 1]))
     >>> RandomFlips()(clean, Budget(share=1.0, may_change_labels=True), seed=0).samples.y.tolist()
@@ -48,7 +48,7 @@ class TargetedFlips:
     """Labels of rows of one class become another's: (from, to) pairs, each class once on the left.
 
     Rows are drawn by the seed from all classes on the left together. Class-to-class flips are common in federated and
-    contamination studies (Tolpegin et al. 2020, arXiv:2007.08432, Section 2.2). Calls raise SettingError where labels
+    contamination studies (Tolpegin et al. 2020, arXiv:2007.08432). Calls raise SettingError where labels
     may not be changed or no controlled row is of such a class.
 
     >>> clean = Samples(np.zeros((4, 1)), np.array([0, 0, 1, 2]))

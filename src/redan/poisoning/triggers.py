@@ -44,7 +44,7 @@ class Corner(Enum):
 
 
 class Place(Enum):
-    """Of a text (BadNL, Chen et al. 2021, arXiv:2006.01043, Section 4)."""
+    """Of a text (BadNL, Chen et al. 2021, arXiv:2006.01043, word-level triggers)."""
 
     START = auto()
     MIDDLE = auto()
@@ -54,7 +54,7 @@ class Place(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A square of one value, on all channels (BadNets: Gu, Dolan-Gavitt and Garg 2017, arXiv:1708.06733, Section 4.1).
+    """A square of one value, on all channels (BadNets: Gu, Dolan-Gavitt and Garg 2017, arXiv:1708.06733, Section 4).
 
     size: of its side in pixels. value: of its pixels, in the data's units. margin: pixels left free between it and
     the corner's edges. The paper's own patterns are one pixel and a checkered 3×3; here the square is full. Raises
@@ -98,7 +98,7 @@ class Patch:
 @dataclass(frozen=True, slots=True, eq=False)
 class Blend:
     """Each row mixed with one picture: (1 - strength)·x + strength·picture (Chen et al. 2017, arXiv:1712.05526, blended
-    injection, Section 4.2).
+    injection strategy).
 
     picture: of the shape of a row, or one that broadcasts to it; None: noise, uniform in the bounds and drawn from
     `seed`, as the paper's random pattern. bounds: the box the data live in. Works on any rows of numbers. Raises
@@ -135,7 +135,7 @@ class Blend:
 @dataclass(frozen=True, slots=True)
 class Sinusoid:
     """A wave that runs across the columns: v(i, j) = amplitude · sin(2π j frequency / m), j = 1…m (SIG: Barni, Kallas
-    and Tondi 2019, arXiv:1902.11237, Section 3.1), cut off at the bounds.
+    and Tondi 2019, arXiv:1902.11237, Section 3), cut off at the bounds.
 
     amplitude: in units of the bounds; the paper's 20 of 255 by default. frequency: waves an image. bounds: the box the
     data live in. Raises DataError where rows are no images or outside the bounds.
