@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ from redan.poisoning.gradient_matching import GradientMatching
 from redan.poisoning.label_consistent import CornerPatch, LabelConsistent
 from redan.poisoning.sleeper_agent import SleeperAgent
 from redan.poisoning.unlearnable import ErrorMaximizing, ErrorMinimizing
+from redan.samples.models import cnn
 
 EASY, HARD = (0, 3, 9), (2, 4, 6)  # T-shirt, dress, boot; pullover, coat, shirt
 
@@ -42,7 +44,7 @@ def fit(samples: Samples, seed: int) -> nn.Module:
         model = network()
     descent = torch.optim.Adam(model.parameters(), lr=0.01)
     x, y = torch.tensor(samples.x), torch.tensor(samples.y)
-    for _ in range(80):
+    for _ in range(60):
         descent.zero_grad()
         torch.autograd.backward(nn.functional.cross_entropy(model(x), y))
         descent.step()
@@ -130,7 +132,7 @@ def test_feature_collision_turns_the_target_of_a_new_last_layer() -> None:
         with seeded(seed), torch.no_grad():
             felt, last = body(torch.tensor(samples.x)), nn.Linear(100, 2)
         descent = torch.optim.Adam(last.parameters(), lr=0.05)
-        for _ in range(150):
+        for _ in range(80):
             descent.zero_grad()
             torch.autograd.backward(nn.functional.cross_entropy(last(felt), torch.tensor(samples.y)))
             descent.step()
@@ -168,3 +170,44 @@ def test_unlearnable_rows_teach_less_than_noisy_ones() -> None:
         made = poisoner(train, budget, seed=0)
         held_to(made, train, budget)
         assert accuracy(made.samples) < without - lost
+
+
+@pytest.mark.slow
+def test_sleeper_agent_turns_a_convolutional_network_that_is_trained_from_scratch() -> None:
+    """The 4,000 shipped rows, 3 % of them, shirts with a checkered corner taken for pullovers.
+
+    Souri 2022 reports 85 % of the triggered rows at 1 % of CIFAR-10 and 16/255; these images have flat
+    backgrounds and little texture, and need a radius of 0.2 and 3 % for as much.
+    """
+
+    def train(samples: Samples, seed: int) -> nn.Module:
+        generator = torch.Generator().manual_seed(seed)
+        with seeded(seed):
+            model = cnn()
+        descent = torch.optim.Adam(model.parameters(), lr=2e-3)
+        x, y = torch.tensor(samples.x), torch.tensor(samples.y)
+        for _ in range(6):
+            for batch in torch.split(torch.randperm(len(x), generator=generator), 64):
+                descent.zero_grad()
+                torch.autograd.backward(nn.functional.cross_entropy(model(x[batch]), y[batch]))
+                descent.step()
+        return model.eval()
+
+    clean, budget = Samples(*shipped.fashion_mnist("train")), Budget(share=0.03)
+    images, names = shipped.fashion_mnist("test")
+
+    def stamp(x: Any) -> Any:
+        made = x.copy()
+        made[..., -6:, -6:] = np.indices((6, 6)).sum(0) % 2
+        return made
+
+    poisoner = SleeperAgent(
+        trigger=stamp, label=2, source=6, fit=train, radius=0.2, steps=240, retrainings=2, shown=100
+    )
+    made = poisoner(clean, budget, seed=0)
+    held_to(made, clean, budget)
+    shown = stamp(images[names == 6])
+    for seed in (50, 51):
+        victim, untouched = train(made.samples, seed), train(clean, seed)
+        assert np.mean(answers(victim, shown) == 2) > np.mean(answers(untouched, shown) == 2) + 0.3
+        assert np.mean(answers(victim, images) == names) > np.mean(answers(untouched, images) == names) - 0.04
