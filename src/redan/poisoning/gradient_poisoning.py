@@ -50,6 +50,13 @@ class GradientPoisoning:
 
     Calls raise DataError where rows are not floats of two classes, and SettingError where labels may not be changed (an
     added row's label is not the truth) or the attacker controls no row of the attacked class.
+
+    >>> from redan.poisoning.linear_learners import ridge
+    >>> clean = Samples(np.array([[0.1], [0.2], [0.8], [0.9]]), np.array([0, 0, 1, 1]))
+    >>> attack = GradientPoisoning(learner=ridge(), validation=clean, attacked=1)
+    >>> made = attack(clean, Budget(share=0.25, may_change_labels=True), seed=0).samples
+    >>> made.x[-1].tolist(), int(made.y[-1])
+    ([1.0], 0)
     """
 
     learner: Learner

@@ -97,6 +97,11 @@ class LossMaximizingFlips:
     Deviations: with more than two classes, each other class is tried; it stops early where every flip left would lower
     the loss. Ties go to the first row, and the seed changes nothing. Calls raise SettingError where labels may not be
     changed or no row is controlled.
+
+    >>> clean = Samples(np.array([[0.0], [0.4], [0.6], [5.0]]), np.array([0, 0, 1, 1]))
+    >>> attack = LossMaximizingFlips(damage=LeastSquares(validation=clean))
+    >>> attack(clean, Budget(share=0.25, may_change_labels=True), seed=0).changed.tolist()
+    [3]
     """
 
     damage: Damage
