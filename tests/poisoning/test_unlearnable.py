@@ -78,7 +78,7 @@ def test_a_descent_on_a_linear_score_ends_at_the_corner_of_box_and_radius() -> N
 
 
 def test_minimizing_leaves_its_own_network_nothing_to_learn() -> None:
-    """The rows of eq. 3 are answered right by a network that saw little more than their noise: it stops early."""
+    """The rows are answered right by a network that saw little more than their noise: it stops early."""
     labels = Samples(CLEAN.x, DRAW.permutation(CLEAN.y))  # labels that say nothing of the rows
     poisoner = ErrorMinimizing(surrogate=MODEL, rounds=40, batches=4, radius=0.5, batch=20)
     made = poisoner(labels, Budget(share=1.0), seed=0)

@@ -36,8 +36,8 @@ class FeatureCollision:
     (algorithm 1).
 
     Deviations: training rows are changed where the paper adds test rows; the backward step is the exact proximal one of
-    eq. 1 (2·β for the paper's β); a step that raises a row's objective is taken
-    back and halved, others grow by a fifth, so no row ends worse than it began.
+    eq. 1 (2·β for the paper's β); a step that raises a row's objective is taken back and halved, others grow by a
+    fifth, so no row ends worse than it began.
 
     Raises SettingError for settings out of range, or a class of which the attacker controls no row.
 

@@ -26,7 +26,7 @@ class GradientMatching:
     """Poison training so that rows the attacker chose are answered with `label`, without a wrong label in the data.
 
     targets: the chosen rows (T, …), not in the training set. label: the class they are to be taken for; poisons are
-    rows of it. surrogates: one module or fit or several, over which the objective is averaged (section 3.3,
+    rows of it. surrogates: one module or fit or several, over which the objective is averaged (the paper's
     ensembles). radius: ℓ∞, in units of `bounds`. steps, restarts: 250 and 8 in the paper; the restart with the lowest
     objective wins. rate: signed Adam's first step in radii. augment: a differentiable change at each step
     (`matching.Shifts`). pick: which rows of the class, at random in the paper. batch: poisons a pass.

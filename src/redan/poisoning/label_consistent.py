@@ -30,12 +30,12 @@ class Corners(Enum):
     ONE = auto()
     """Bottom right."""
     FOUR = auto()
-    """All four, mirrored, so that mirroring a row leaves it there (Turner 2019, section 4.2)."""
+    """All four, mirrored, so that mirroring a row leaves it there (Turner 2019)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CornerPatch:
-    """A trigger: a small pattern in one or four corners, added with an amplitude (Turner 2019, section 4.1).
+    """A trigger: a small pattern in one or four corners, added with an amplitude (Turner 2019).
 
     Rows are (N, …, H, W). amplitude: what is added where the pattern is 1 and taken away where it is 0, in units of
     `bounds`, cut by them; the width of the bounds makes it white and black. pattern: rows of 0 and 1.
@@ -78,7 +78,7 @@ class LabelConsistent:
     """Plant a trigger for the class `label` in rows of that class alone.
 
     label: the target class. perturb: makes rows hard, `(x (N, …) float32, y (N,)) -> (N, …)`, such as an attack on a
-    model of the attacker's; the paper uses PGD on an adversarially trained one (section 3.2). trigger: what is put on
+    model of the attacker's; the paper uses PGD on an adversarially trained one. trigger: what is put on
     them afterwards, faintly; the attacker shows it in full at test time. radius: ℓ∞ that `perturb` is checked against,
     in units of `bounds`; no limit by default. Rows of the class are drawn at random.
 

@@ -23,7 +23,7 @@ Gradient: TypeAlias = tuple[Tensor, ...]
 Augment: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
 """A differentiable change of a batch (N, …) with draws from the generator, the same shape out."""
 
-_DROPS = (14 / 24, 20 / 24, 22 / 24)  # of the steps, after which the step is a tenth (Geiping 2021, appendix A)
+_DROPS = (14 / 24, 20 / 24, 22 / 24)  # of the steps, after which the step is a tenth (Geiping 2021)
 _BETA1, _BETA2, _TINY = 0.9, 0.999, 1e-8
 
 
@@ -108,7 +108,7 @@ def start(x: Tensor) -> Climb:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedAdam:
-    """Adam fed with the sign of the gradient, projected into the set (Geiping 2021, section 3.3).
+    """Adam fed with the sign of the gradient, projected into the set (Geiping 2021, algorithm 1).
 
     steps: in all. rate: the first step in radii, a tenth of it after 14/24, 20/24 and 22/24 of the steps. batch:
     poisons in one pass; it changes memory and not the result. augment: a differentiable change of the poison at each
@@ -149,7 +149,7 @@ class SignedAdam:
 class Shifts:
     """Differentiable augmentation of images (N, C, H, W): shifted by up to `pixels`, and mirrored half of the time.
 
-    Bilinear, with the edge repeated (Geiping 2021, section 3.3; the shift is continuous).
+    Bilinear, with the edge repeated (Geiping 2021; the shift is continuous).
 
     >>> Shifts(pixels=2)(torch.ones(1, 1, 4, 4), torch.Generator()).shape
     torch.Size([1, 1, 4, 4])
@@ -195,7 +195,7 @@ def by_gradient_norm(
     count: int,
     rng: np.random.Generator,  # noqa: ARG001
 ) -> NDArray[np.int64]:
-    """The rows that move the weights most in training: those of the largest gradient norm (Souri 2022, section 3.3)."""
+    """The rows of the largest gradient norm, which move the weights most in training (Souri 2022, poison selection)."""
     norms = gradient_norms(model, x, y)
     return np.sort(torch.argsort(norms, descending=True, stable=True)[:count].cpu().numpy())
 

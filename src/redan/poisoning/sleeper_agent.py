@@ -27,7 +27,7 @@ class SleeperAgent:
     whose triggered rows are to be taken for it; None: every other. fit: how the attacker trains a surrogate. radius:
     ℓ∞, in units of `bounds`. steps: 250 in the paper. retrainings: how often the surrogate is trained again on the
     poison, evenly in between (algorithm 1; T = 4). shown: triggered rows that the wanted gradient is of. pick: which
-    rows of the class, by gradient norm in the paper (section 3.3). rate, augment, batch: as in `GradientMatching`.
+    rows of the class, by gradient norm in the paper. rate, augment, batch: as in `GradientMatching`.
 
     Deviations: the poison is matched as a whole and not in mini-batches; each retraining has a fresh seed and begins
     anew, as the paper's does; the triggered rows are drawn from the training rows that the attacker reads.

@@ -74,7 +74,7 @@ def _right(model: nn.Module, x: Tensor, y: Tensor, batch: int) -> float:
 class ErrorMinimizing:
     """Sample-wise error-minimizing noise: the loss of a network in training is brought to zero by changing its rows.
 
-    surrogate: the network to begin with, not trained; a copy is trained along (eq. 3: min over weights and noise). Each
+    surrogate: the network to begin with, not trained; a copy is trained along (a minimum over weights and noise). Each
     round trains it on `batches` batches of the rows as they are by now (10 in the paper), then takes `steps` steps on
     every poison (20, of a tenth of the radius each). It ends when the share of poisons answered wrong is below `stop`
     (0.01), or after `rounds`. radius: ℓ∞, in units of `bounds`. learning_rate, momentum, batch: of the training (SGD).
@@ -144,7 +144,7 @@ class ErrorMaximizing:
 
     surrogate: a trained module, or a fit that trains one on the clean rows. shift: how far the class that a row is
     driven toward lies after its own, modulo the classes (the class-targeted form, the stronger one in the paper); None
-    drives it away from its own class (its eq. 2). radius: ℓ∞, in units of `bounds`. steps: 250 in the paper. rate: a
+    drives it away from its own class. radius: ℓ∞, in units of `bounds`. steps: 250 in the paper. rate: a
     step in radii. batch: rows a pass.
 
     Deviations: no differentiable augmentation and no restarts.
