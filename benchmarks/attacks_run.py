@@ -44,7 +44,7 @@ CODE = (  # of redan, that every run of ours rests on
     "src/redan/answers.py",
     "src/redan/referee.py",
     "src/redan/losses.py",
-    "src/redan/goals.py",
+    "src/redan/goals",
     "src/redan/targets/fast.py",
     "src/redan/targets/products.py",
     "src/redan/targets/torch.py",

@@ -91,9 +91,15 @@ def keep(path: Path, row: dict[str, Any]) -> None:
 
 
 def sources(paths: Iterable[str]) -> str:
-    """sha256 over the code that a benchmark measures: files and folders, relative to the repository."""
+    """sha256 over the code that a benchmark measures: files and folders, relative to the repository.
+
+    What is gone since counts as nothing, which no result that measured it has.
+    """
     files = sorted(
-        f for path in paths for f in ([ROOT / path] if path.endswith(".py") else (ROOT / path).rglob("*.py"))
+        f
+        for path in paths
+        for f in ([ROOT / path] if path.endswith(".py") else (ROOT / path).rglob("*.py"))
+        if f.exists()
     )
     return hashlib.sha256(b"".join(hashlib.sha256(f.read_bytes()).digest() for f in files)).hexdigest()
 

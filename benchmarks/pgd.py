@@ -37,7 +37,7 @@ MEASURES = (
     "src/redan/oracle.py",
     "src/redan/referee.py",
     "src/redan/losses.py",
-    "src/redan/goals.py",
+    "src/redan/goals",
     "src/redan/perturbations",
     "src/redan/engine",
     "src/redan/targets",

@@ -13,7 +13,8 @@ from torch.nn.functional import avg_pool2d, cross_entropy
 
 from redan.data.samples import Samples
 from redan.defenses.fine_pruning import FinePruning
-from redan.defenses.repair import Tuning, accuracy, copied, only, without
+from redan.defenses.repair import accuracy, only, without
+from redan.defenses.training import Tuning, copied
 from redan.defenses.unlearning import Unlearning
 from redan.errors import DataError, SettingError, TargetError, TrainingModeError
 from redan.samples import fashion_mnist

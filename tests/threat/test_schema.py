@@ -598,3 +598,9 @@ def test_the_schema_can_be_published() -> None:
     schema = ThreatModel.model_json_schema()
     assert schema["additionalProperties"] is False
     assert set(schema["required"]) == {"redan", "system", "attackers"}
+
+
+def test_a_share_of_a_columns_range_is_1_at_the_most() -> None:
+    table = {"system__inputs": {"kind": "table"}}
+    load(**table, attackers__0__change={"linf": 1.0})
+    assert "the whole range of a column" in refusal(**table, attackers__0__change={"linf": 1.5})

@@ -11,6 +11,7 @@ from torch import Tensor
 from redan.errors import EvidenceError
 from redan.evidence.folder import RunFolder
 from redan.evidence.log import CallsLine
+from redan.evidence.report import CallsPart
 from redan.targets import Target, is_remote
 from redan.threat.planner import Plan
 
@@ -69,16 +70,15 @@ def calls_line(target: Target[Tensor], plan: Plan) -> list[CallsLine]:
     if not is_remote(target):
         return []
     bill = target.ledger.bill
-    return [
-        CallsLine(
-            sent=bill.sent,
-            answered=bill.answered,
-            refused=bill.refused,
-            failed=dict(bill.failed),
-            unknown=list(target.ledger.unknown),
-            rows=bill.rows,
-            replayed=bill.replayed,
-            usd=bill.rows * _price(plan) or None,
-            notes=list(target.notes),
-        )
-    ]
+    calls = CallsPart(
+        sent=bill.sent,
+        answered=bill.answered,
+        refused=bill.refused,
+        failed=dict(bill.failed),
+        unknown=list(target.ledger.unknown),
+        rows=bill.rows,
+        replayed=bill.replayed,
+        usd=bill.rows * _price(plan) or None,
+        notes=list(target.notes),
+    )
+    return [CallsLine(calls=calls)]

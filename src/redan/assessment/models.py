@@ -38,7 +38,6 @@ from redan.threat.model import (
     Export,
     Factory,
     Http,
-    HttpProtocol,
     HuggingFace,
     Joblib,
     Model,
@@ -80,7 +79,7 @@ class Loading:
         system = self.model.system
         if system.task is Task.MULTILABEL and system.output is said.Output.PROBABILITIES:
             return Output.SIGMOIDS
-        return _OUTPUT[system.output]
+        return Output[system.output.name]
 
     @property
     def classes(self) -> int | None:
@@ -108,14 +107,6 @@ class Loading:
         return bounds or (0.0, 1.0)
 
 
-_OUTPUT = {
-    said.Output.LOGITS: Output.LOGITS,
-    said.Output.PROBABILITIES: Output.PROBABILITIES,
-    said.Output.LABELS: Output.LABELS,
-    said.Output.VALUE: Output.VALUE,
-}
-
-
 def _in_file(path: Path, folder: Path, key: str) -> Path:
     """A file of the threat model. Raises TargetError where there is none."""
     whole = folder / path
@@ -131,13 +122,6 @@ def _built(model: Factory | Checkpoint, folder: Path, key: str) -> nn.Module:
     return made
 
 
-_PROTOCOL = {
-    HttpProtocol.OIP_V2: Protocol.OIP_V2,
-    HttpProtocol.MLFLOW: Protocol.MLFLOW,
-    HttpProtocol.MAPPING: Protocol.MAPPING,
-}
-
-
 def _service(said: Endpoint, classes: tuple[str, ...] | None) -> Service:
     """An endpoint of the file. classes: their names, in order, by which an answer may tell them."""
     response = said.response
@@ -146,7 +130,7 @@ def _service(said: Endpoint, classes: tuple[str, ...] | None) -> Service:
     auth = {} if said.auth is None else {"auth_header": said.auth.header, "auth_env": said.auth.env}
     return Service(
         url=said.url,
-        protocol=_PROTOCOL[said.protocol],
+        protocol=Protocol[said.protocol.name],
         model=said.model,
         request=said.request,
         response=response,

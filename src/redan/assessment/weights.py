@@ -12,6 +12,7 @@ from torch import nn
 
 from redan.errors import TargetError
 from redan.evidence.folder import digest, file_digest
+from redan.formats.checkpoint import fill
 from redan.threat.model import Model
 
 
@@ -25,20 +26,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
         raise TargetError(
             f"{path} is not a safetensors file ({error}); write one with safetensors.torch.save_model"
         ) from error
-    have, need = set(weights), set(module.state_dict())
-    if have != need:
-        odd = sorted(have ^ need)
-        raise TargetError(
-            f"the weights in {path.name} are not this module's: {len(odd)} names differ ({', '.join(odd[:3])}); "
-            "check the factory and its arguments"
-        )
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        detail = str(error).splitlines()[-1].strip()
-        raise TargetError(
-            f"the weights in {path.name} do not fit the module ({detail}); check its arguments"
-        ) from error
+    fill(module, weights, path.name)
 
 
 def _weights_digest(module: nn.Module, folder: Path) -> str:

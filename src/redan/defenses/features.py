@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from redan.data.samples import Samples
 from redan.defenses.suspicion import Numbers
+from redan.defenses.training import copied, rows, shuffled, step, trained, training
 from redan.errors import SettingError, TargetError
 from redan.targets.torch import TorchTarget
 
@@ -96,44 +96,25 @@ class EarlyTraining:
             )
 
 
-def early_losses(fresh: TorchTarget, samples: Samples, training: EarlyTraining | None = None, *, seed: int) -> Numbers:
+def early_losses(fresh: TorchTarget, samples: Samples, how: EarlyTraining | None = None, *, seed: int) -> Numbers:
     """Each row's loss after each epoch of training a copy of an untrained model on the rows: (N, E).
 
     The model given is not changed. Rows are shuffled, and dropout drawn, by the seed; the global generators are left
     as they were.
     """
-    how = training or EarlyTraining()
-    target = TorchTarget(
-        module=deepcopy(fresh.module),
-        bounds=fresh.bounds,
-        classes=fresh.classes,
-        output=fresh.output,
-        stochastic=fresh.stochastic,
-        dtype=fresh.dtype,
-        device=fresh.device,
-        mean=fresh.mean,
-        std=fresh.std,
-    )
-    x = torch.as_tensor(samples.x, dtype=target.dtype, device=target.device)
-    y = torch.as_tensor(samples.y, dtype=torch.int64, device=target.device)
-    optimizer = torch.optim.SGD(target.module.parameters(), lr=how.rate, momentum=how.momentum)
-    draw = torch.Generator().manual_seed(seed)
+    how = how or EarlyTraining()
+    made = copied(fresh)
+    x, y = rows(made, samples)
+    optimizer = torch.optim.SGD(trained(made), lr=how.rate, momentum=how.momentum)
     columns = []
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seed)
+    with training(made, seed) as draw:
         for _ in range(how.epochs):
-            target.module.train()
-            for index in torch.split(torch.randperm(len(x), generator=draw), how.batch):
-                if len(index) == 1 and len(x) > 1:  # batch normalization has no variance of one row
-                    continue
-                loss = cross_entropy(target(x[index]), y[index])
-                if how.floor is not None:
-                    loss = torch.sign(loss - how.floor).detach() * loss
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-                optimizer.step()
-            target.module.eval()
-            columns.append(row_losses(target, samples))
+            made.module.train()
+            for index in shuffled(len(x), how.batch, draw):
+                loss = cross_entropy(made(x[index]), y[index])
+                step(optimizer, loss if how.floor is None else torch.sign(loss - how.floor).detach() * loss)
+            made.module.eval()
+            columns.append(row_losses(made, samples))
     return np.stack(columns, 1)
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from redan.data.samples import Samples
-from redan.defenses.repair import Tuning, accuracy, copied, rows, shuffled, step, trained, training
+from redan.defenses.repair import accuracy
+from redan.defenses.training import Tuning, copied, rows, shuffled, step, trained, training
 from redan.errors import SettingError, TargetError
 from redan.targets.torch import TorchTarget
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
 from redan.data.samples import Samples
-from redan.defenses.repair import Tuning, accuracy, copied, only, rows, shuffled, step, trained, without
+from redan.defenses.repair import accuracy, only, without
+from redan.defenses.training import Tuning, copied, rows, shuffled, step, trained
 from redan.errors import DataError, SettingError
 from redan.targets.torch import TorchTarget
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from redan.evidence.report import CheckPart, Doubt, PlanPart
+from redan.evidence.report import CallsPart, CheckPart, Doubt, PlanPart
 from redan.evidence.requirement import Requirement
 
 VERSION = 1
@@ -197,25 +197,10 @@ class RetriedLine(_Line):
 
 
 class CallsLine(_Line):
-    """What an endpoint was sent so far, by all sittings: sent = answered + refused + failed + unknown."""
+    """What an endpoint was sent so far."""
 
     event: Literal["calls"] = "calls"
-    sent: int
-    answered: int
-    refused: int
-    """Not now (429, 503); asked again later."""
-    failed: dict[str, int]
-    """By reason; those that never left are not in `sent`."""
-    unknown: list[str]
-    """Ids of requests without an outcome, which the endpoint may have answered."""
-    rows: int
-    """Inputs in the requests that were sent."""
-    replayed: int
-    """Inputs' requests that this sitting took from the ledger of one that was cut off."""
-    usd: float | None
-    """What the requests cost, at the price of the attackers' queries."""
-    notes: list[str]
-    """What was recognised of the answers."""
+    calls: CallsPart
 
 
 class ResumedLine(_Line):

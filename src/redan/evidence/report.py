@@ -280,14 +280,19 @@ class CallsPart(_Part):
     sent: int
     answered: int
     refused: int
-    """Not now (429, 503)."""
+    """Not now (429, 503); asked again later."""
     failed: dict[str, int]
+    """By reason; those that never left are not in `sent`."""
     unknown: list[str]
-    """Ids of requests without an outcome, of a sitting that was killed."""
+    """Ids of requests without an outcome, of a sitting that was killed: the endpoint may have answered them."""
     rows: int
+    """Inputs in the requests that were sent."""
     replayed: int
+    """Requests that the last sitting took from the ledger of one that was killed."""
     usd: float | None
+    """What they cost, at the price of the attackers' queries."""
     notes: list[str]
+    """What was recognized of the answers."""
 
 
 class RunPart(_Part):

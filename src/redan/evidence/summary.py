@@ -44,7 +44,7 @@ class Summary:
             each.name: Tally(each, head.labels, head.classes) for each in head.attackers if each.status == "assessed"
         }
         self.ended: EndedLine | None = None
-        self.calls: CallsLine | None = None
+        self.calls: CallsPart | None = None
         self._seconds = 0.0
 
     def see(self, *lines: Line) -> None:
@@ -58,7 +58,7 @@ class Summary:
                 case ExaminedLine() | RetryLine() | RetriedLine():
                     self._tally(line.attacker).later(line)
                 case CallsLine():
-                    self.calls = line
+                    self.calls = line.calls
                 case EndedLine():
                     self.ended = line
                     self._seconds += line.seconds
@@ -106,7 +106,7 @@ class Summary:
             skipped=head.skipped,
             errors=[part for tally in self.tallies.values() for part in tally.errors(rows)],
             limits_hit=hit,
-            calls=None if self.calls is None else CallsPart(**self.calls.model_dump(exclude={"event"})),
+            calls=self.calls,
             shows_not=[*_SHOWS_NOT, *(f"{part.name}: {part.reason}" for part in parts if part.counts is None)],
             run=RunPart(
                 id=head.id,

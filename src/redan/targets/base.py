@@ -9,10 +9,11 @@ from typing import Any, NamedTuple, Protocol, TypeGuard, TypeVar, cast
 import torch
 from torch import Tensor
 
+from redan.errors import SettingError
 from redan.protocols import Access, Output
 from redan.wire.ledger import Ledger
 
-__all__ = ["Asked", "Output", "Remote", "Target", "declared", "is_remote", "its"]
+__all__ = ["Asked", "Output", "Remote", "Target", "checked_bounds", "declared", "is_remote", "its", "shown_by"]
 
 X_contra = TypeVar("X_contra", contravariant=True)
 
@@ -105,6 +106,18 @@ class Remote(Target[Tensor], Protocol):
 def is_remote(target: Target[Tensor]) -> TypeGuard[Remote]:
     """Whether each answer of a target is a call."""
     return hasattr(target, "asked")
+
+
+def checked_bounds(bounds: tuple[float, float]) -> tuple[float, float]:
+    """The box of a target's inputs. Raises SettingError unless it has a width."""
+    if not bounds[0] < bounds[1]:
+        raise SettingError(f"bounds must be (low, high) with low < high, got {bounds}; images are often (0, 1)")
+    return float(bounds[0]), float(bounds[1])
+
+
+def shown_by(output: Output) -> Access:
+    """What a model that is only asked shows: its labels, or its scores."""
+    return Access.LABELS if output is Output.LABELS else Access.SCORES
 
 
 def its(name: str) -> Any:

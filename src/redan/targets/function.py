@@ -13,7 +13,7 @@ from torch import Tensor
 
 from redan.errors import SettingError, TargetError
 from redan.protocols import Access
-from redan.targets.base import Output
+from redan.targets.base import Output, checked_bounds, shown_by
 from redan.targets.outputs import as_scores
 
 _DTYPES = (torch.float32, torch.float64)
@@ -36,7 +36,7 @@ class FunctionTarget:
 
     @property
     def access(self) -> Access:
-        return Access.LABELS if self.output is Output.LABELS else Access.SCORES
+        return shown_by(self.output)
 
     def __call__(self, x: Tensor) -> Tensor:
         found = np.asarray(self.answer(x.detach().numpy()))
@@ -67,12 +67,11 @@ def from_function(
     >>> target(torch.tensor([[0.1, 0.2], [0.9, 0.9]])).argmax(1).tolist()
     [0, 1]
     """
-    if not bounds[0] < bounds[1]:
-        raise SettingError(f"bounds must be (low, high) with low < high, got {bounds}; images are often (0, 1)")
+    bounds = checked_bounds(bounds)
     if output is Output.LABELS and classes is None:
         raise SettingError("a function that answers class numbers needs classes=K; a row of zeros does not tell K")
     if dtype not in _DTYPES:
         raise SettingError(
             f"dtype must be torch.float32 or torch.float64, got {dtype}; choose what the model was fit on"
         )
-    return FunctionTarget(function, (float(bounds[0]), float(bounds[1])), classes, output, stochastic, dtype)
+    return FunctionTarget(function, bounds, classes, output, stochastic, dtype)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from redan.errors import SettingError
 from redan.protocols import Access
-from redan.targets.base import Asked, Output
+from redan.targets.base import Asked, Output, checked_bounds, shown_by
 from redan.targets.outputs import as_scores
 from redan.wire.client import Client
 from redan.wire.ledger import Bill, Ledger
@@ -53,7 +53,7 @@ class HttpTarget:
 
     @property
     def access(self) -> Access:
-        return Access.LABELS if self.output is Output.LABELS else Access.SCORES
+        return shown_by(self.output)
 
     @property
     def classes(self) -> int | None:
@@ -154,8 +154,7 @@ def from_http(
     Raises SettingError for impossible values, TargetError where the secret is not in the environment or urllib3 is
     not installed, EvidenceError where the ledger cannot be used.
     """
-    if not bounds[0] < bounds[1]:
-        raise SettingError(f"bounds must be (low, high) with low < high, got {bounds}; images are often (0, 1)")
+    bounds = checked_bounds(bounds)
     if dtype not in _DATATYPES:
         raise SettingError(
             f"dtype must be torch.float32 or torch.float64, got {dtype}; choose what the model was fit on"
@@ -166,7 +165,7 @@ def from_http(
     client = Client(
         service, reading, ledger=ledger or Ledger(), patience=patience or Patience(), datatype=_DATATYPES[dtype]
     )
-    return HttpTarget(client, (float(bounds[0]), float(bounds[1])), reading.count, output, stochastic, dtype)
+    return HttpTarget(client, bounds, reading.count, output, stochastic, dtype)
 
 
 def _filled(numbers: Tensor, output: Output) -> Tensor:

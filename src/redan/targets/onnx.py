@@ -15,7 +15,7 @@ from redan.errors import RedanError, SettingError, TargetError
 from redan.formats.onnx_session import Session, ask, read_graph, refuse_discrete, start
 from redan.formats.onnx_torch import GraphModule, convert, logarithmic
 from redan.protocols import Access
-from redan.targets.base import Output
+from redan.targets.base import Output, checked_bounds, shown_by
 from redan.targets.outputs import as_scores
 from redan.targets.paired import Paired, paired
 
@@ -39,7 +39,7 @@ class OnnxTarget:
 
     @property
     def access(self) -> Access:
-        return Access.LABELS if self.output is Output.LABELS else Access.SCORES
+        return shown_by(self.output)
 
     def __call__(self, x: Tensor) -> Tensor:
         answer = ask(self.session, _normalized(self, x.detach()).numpy())
@@ -113,8 +113,7 @@ def load_onnx(
     wanted, for operators that are not converted, SettingError for impossible values.
     """
     path = Path(path)
-    if not bounds[0] < bounds[1]:
-        raise SettingError(f"bounds must be (low, high) with low < high, got {bounds}; images are often (0, 1)")
+    bounds = checked_bounds(bounds)
     payload, graph = read_graph(path)
     session = start(path, payload, scores=scores, threads=threads, labels=output is Output.LABELS)
     refuse_discrete(session)
@@ -126,7 +125,7 @@ def load_onnx(
             raise SettingError("normalization needs as many standard deviations as means, all above 0; check its lists")
     target = OnnxTarget(
         session=session,
-        bounds=(float(bounds[0]), float(bounds[1])),
+        bounds=bounds,
         classes=_classes(session, output) if classes is None else classes,
         output=output,
         stochastic=stochastic,

@@ -13,7 +13,7 @@ from redan.errors import SettingError, TargetError
 from redan.formats.modes import refuse_training
 from redan.protocols import Access
 from redan.targets.affine import Affine
-from redan.targets.base import Output, Target
+from redan.targets.base import Output, Target, checked_bounds
 from redan.targets.fast import Cheaper, choose
 from redan.targets.outputs import as_scores
 from redan.targets.paired import Paired
@@ -78,8 +78,7 @@ def from_torch(
     >>> from_torch(nn.Linear(4, 2).eval(), classes=2).bounds
     (0.0, 1.0)
     """
-    if not bounds[0] < bounds[1]:
-        raise SettingError(f"bounds must be (low, high) with low < high, got {bounds}; images are often (0, 1)")
+    bounds = checked_bounds(bounds)
     refuse_training(model)
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     mean = std = None
@@ -89,7 +88,7 @@ def from_torch(
             raise SettingError("normalization needs as many standard deviations as means, all above 0; check its lists")
     return TorchTarget(
         module=model,
-        bounds=(float(bounds[0]), float(bounds[1])),
+        bounds=bounds,
         classes=classes,
         output=output,
         stochastic=stochastic,

@@ -1,0 +1,159 @@
+"""What the parts of a threat-model file must say of each other."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from redan.evidence.requirement import Metric, Requirement
+from redan.threat.attackers import (
+    Attacker,
+    BackdoorGoal,
+    DeviateGoal,
+    Evasion,
+    Extraction,
+    FidelityGoal,
+    Poisoning,
+    TargetedGoal,
+)
+from redan.threat.changes import (
+    BytesChange,
+    Change,
+    LinfChange,
+    PatchChange,
+    SpatialChange,
+    TableChange,
+    TextChange,
+)
+from redan.threat.inputs import ImageInputs, InputKind, TableInputs, TensorInputs
+from redan.threat.parts import Part, shown, wrong
+from redan.threat.system import DataFile, System, Task
+
+
+def check_deviations(attackers: tuple[Attacker, ...]) -> None:
+    """Raise unless all attackers of a regression agree how far off is wrong: the clean answers are judged by it too."""
+    told: dict[int, float] = {}
+    for i, attacker in enumerate(attackers):
+        match attacker:
+            case Evasion(goal=DeviateGoal(deviate=by)):
+                told[i] = by
+                first = next(iter(told))
+                if by != told[first]:
+                    at = f"attackers[{first}]"
+                    raise wrong(f"must be {told[first]:g} as of {at}: it says which clean answers are right", i, "goal")
+
+
+def check_against_system(i: int, attacker: Attacker, system: System) -> None:
+    """Raise if attacker number i wants or does what this system does not have."""
+    match attacker:
+        case Evasion(goal=goal, change=change):
+            if (system.task is Task.REGRESSION) != isinstance(goal, DeviateGoal):
+                fitting = "{deviate: …}" if system.task is Task.REGRESSION else "untargeted or {targeted: …}"
+                raise wrong(f"must be {fitting} for task: {system.task}", i, "goal")
+            _check_change(i, change, system)
+            match goal:
+                case TargetedGoal(targeted=int() as target):
+                    _check_class(system, target, i, "goal", "targeted")
+                case TargetedGoal() if system.task is Task.MULTILABEL:
+                    raise wrong("must be a label's number for task: multilabel", i, "goal", "targeted")
+        case Poisoning(goal=goal, capability=capability):
+            match goal:
+                case BackdoorGoal(backdoor=backdoor):
+                    _check_class(system, backdoor.target, i, "goal", "backdoor", "target")
+            match system.data.train:
+                case DataFile(source=None) if capability.sources:
+                    raise wrong(
+                        "needs system.data.train.source: the column that says who supplied a row",
+                        *(i, "capability", "sources"),
+                    )
+        case Extraction(goal=FidelityGoal(fidelity=split)):
+            if getattr(system.data, split) is None:
+                raise wrong(f"is {split}, and system.data.{split} is not given", i, "goal", "fidelity")
+
+
+def _check_class(system: System, target: int, *key: str | int) -> None:
+    count = system.class_count
+    if count is None:
+        raise wrong(f"names a class, and task: {system.task} has none", *key)
+    if target >= count:
+        raise wrong(f"must be a class from 0 to {count - 1}, got {target}", *key)
+
+
+_INPUTS_OF_CHANGE: Mapping[type[Part], tuple[InputKind, ...]] = MappingProxyType(
+    {
+        PatchChange: (InputKind.IMAGE,),
+        SpatialChange: (InputKind.IMAGE,),
+        TextChange: (InputKind.TEXT,),
+        TableChange: (InputKind.TABLE,),
+        BytesChange: (InputKind.BYTES,),
+    }
+)
+_NUMBERS = (InputKind.IMAGE, InputKind.TENSOR, InputKind.TABLE)
+
+
+def _check_change(i: int, change: Change, system: System) -> None:
+    fitting = _INPUTS_OF_CHANGE.get(type(change), _NUMBERS)
+    key = next(iter(type(change).model_fields))
+    if system.inputs.kind not in fitting:
+        allowed = " or ".join(fitting)
+        raise wrong(f"fits inputs of kind {allowed}, and they are {system.inputs.kind}", i, "change", key)
+    match change, system.inputs:
+        case (
+            LinfChange(linf=epsilon),
+            ImageInputs(bounds=(low, high)) | TensorInputs(bounds=(low, high)) | TableInputs(bounds=(low, high)),
+        ) if epsilon > high - low:
+            raise wrong(
+                f"must not exceed the width of inputs.bounds [{low:g}, {high:g}], in whose units it is, "
+                f"got {epsilon:g}",
+                *(i, "change", key),
+            )
+        case LinfChange(linf=epsilon), TableInputs(bounds=None) if epsilon > 1:
+            raise wrong(f"must not exceed 1, the whole range of a column, got {epsilon:g}", i, "change", key)
+
+
+_AGAINST = MappingProxyType(
+    {
+        Metric.BACKDOOR_SUCCESS: "a poisoning attacker whose goal is backdoor",
+        Metric.POISONED_ACCURACY: "a poisoning attacker",
+        Metric.EXTRACTION_FIDELITY: "an extraction attacker whose goal is fidelity",
+        Metric.TRANSFER_SUCCESS: "an extraction attacker whose goal is transfer",
+    }
+)
+
+
+def _fits(metric: Metric, attacker: Attacker) -> bool:
+    match attacker:
+        case Poisoning(goal=BackdoorGoal()):
+            return metric in {Metric.BACKDOOR_SUCCESS, Metric.POISONED_ACCURACY}
+        case Poisoning():
+            return metric is Metric.POISONED_ACCURACY
+        case Extraction(goal=FidelityGoal()):
+            return metric is Metric.EXTRACTION_FIDELITY
+        case Extraction():
+            return metric is Metric.TRANSFER_SUCCESS
+    return metric not in _AGAINST
+
+
+def with_attacker(i: int, requirement: Requirement, attackers: Sequence[Attacker]) -> Requirement:
+    """Return the requirement with its attacker filled in, or raise if there is none or no single one."""
+    metric, against = requirement.metric, requirement.against
+    if not metric.needs_attacker:
+        return requirement
+    fitting = [attacker.name for attacker in attackers if _fits(metric, attacker)]
+    wanted = _AGAINST.get(metric, "an evasion attacker")
+    if not fitting:
+        raise wrong(f"is {metric}, which needs {wanted}, and this file has none", i, "metric")
+    if against is None and len(fitting) > 1:
+        raise wrong(f"is required for {metric}, because several attackers fit: {', '.join(fitting)}", i, "against")
+    if against is not None and against not in fitting:
+        raise wrong(
+            f"must name {wanted} for {metric}: {', '.join(fitting)}; got {shown(against)}{nearest(against, fitting)}",
+            *(i, "against"),
+        )
+    return requirement.model_copy(update={"against": against or fitting[0]})
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return a question about the known name that is most like the given one; nothing where none is."""
+    return "".join(f"; did you mean {each!r}?" for each in difflib.get_close_matches(name, known, n=1))
