@@ -421,7 +421,11 @@ BAD: dict[str, tuple[dict[str, Any], Callable[[Path], None], str]] = {
     "pickled weights": ({f"{MODEL}__weights": "model.pt"}, pickled, "is a pickled file (.pt)"),
     "no weights": ({f"{MODEL}__weights": "weights.safetensors"}, ready, "there is no weights file"),
     "spoiled weights": ({f"{MODEL}__weights": "weights.safetensors"}, wrong_weights, "is not a safetensors file"),
-    "other weights": ({f"{MODEL}__weights": "weights.safetensors"}, other_weights, "it lacks weight; it has beside them bias"),
+    "other weights": (
+        {f"{MODEL}__weights": "weights.safetensors"},
+        other_weights,
+        "it lacks weight; it has beside them bias",
+    ),
     "small weights": ({f"{MODEL}__weights": "weights.safetensors"}, small_weights, "do not fit the module"),
     "another kind of model": ({MODEL: {"onnx": "model.onnx"}}, ready, "check system.model.onnx"),
     "defenses": ({"system__defenses": [{"jpeg": {}}]}, ready, "system.defenses (jpeg) are not built yet"),
