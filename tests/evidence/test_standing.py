@@ -31,6 +31,7 @@ def part(name: str, strength: str) -> AttackerPart:
         success_8bit=None,
         diagnosis=[],
         retries=[],
+        poisoning=None,
     )
 
 

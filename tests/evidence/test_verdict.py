@@ -72,6 +72,7 @@ def attacker(
         counts=fates.counts if isinstance(fates, Fates) else fates,
         attacks=[],
         retries=[],
+        poisoning=None,
         by_class=[],
         curve=[],
         success_8bit=None,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
+from redan.evidence.base import Part
+from redan.evidence.poisoned import PoisoningPart
 from redan.evidence.requirement import Direction, Metric
 
 
@@ -26,29 +26,25 @@ class Verdict(StrEnum):
         return {"pass": 0, "fail": 1, "inconclusive": 3}[self.value]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, ser_json_inf_nan="null")
-
-
-class IntervalPart(_Part):
+class IntervalPart(Part):
     """A confidence interval for a rate."""
 
     low: float
     high: float
     confidence: float
     method: str
-    """clopper-pearson; bootstrap for a stochastic model; confidence-sequence for a gate."""
+    """clopper-pearson; bootstrap for a stochastic model; confidence-sequence for a gate; student-t over victims."""
     sides: int
 
 
-class Certified(_Part):
+class Certified(Part):
     """Rows proven right within the attacker's set."""
 
     k: int
     n: int
 
 
-class RequirementPart(_Part):
+class RequirementPart(Part):
     """One requirement and what was shown of it."""
 
     metric: Metric
@@ -76,7 +72,7 @@ class RequirementPart(_Part):
     reasons: list[str]
 
 
-class AttackPart(_Part):
+class AttackPart(Part):
     """What one attack did and cost, over the rows it was shown."""
 
     name: str
@@ -93,7 +89,7 @@ class AttackPart(_Part):
     usd: float | None
 
 
-class ClassPart(_Part):
+class ClassPart(Part):
     """One class under one attacker, counted as `Counts` counts all rows."""
 
     name: str
@@ -105,7 +101,7 @@ class ClassPart(_Part):
     """Right on the clean input and cut off by our limits, or never reached."""
 
 
-class Counts(_Part):
+class Counts(Part):
     """What became of the rows drawn. right + wrong + unanswered + missing is drawn."""
 
     drawn: int
@@ -127,7 +123,7 @@ class Counts(_Part):
     """For a stochastic model: judged rows by how often they held, in steps of 1/20 from 0 to 1."""
 
 
-class CurvePart(_Part):
+class CurvePart(Part):
     """Robust accuracy at one radius."""
 
     radius: float
@@ -143,7 +139,7 @@ class Doubt(StrEnum):
     NOT_APPLICABLE = "not applicable"
 
 
-class Diagnosis(_Part):
+class Diagnosis(Part):
     """Why a number may not be trusted, or what was looked at and gave no reason."""
 
     name: str
@@ -160,7 +156,7 @@ class Tried(StrEnum):
     CUT = "cut"
 
 
-class RetryPart(_Part):
+class RetryPart(Part):
     """What was tried again after something looked suspicious, adapted to it."""
 
     name: str
@@ -175,7 +171,7 @@ class RetryPart(_Part):
     """Rows that count for it: that stood before, or that its inputs break more often than those found before."""
 
 
-class AttackerPart(_Part):
+class AttackerPart(Part):
     """One attacker of the threat model, and how far they got."""
 
     name: str
@@ -200,9 +196,16 @@ class AttackerPart(_Part):
     success_8bit: int | None
     diagnosis: list[Diagnosis]
     retries: list[RetryPart]
+    poisoning: PoisoningPart | None
+    """Of an attacker who changes training rows, and null for others."""
+
+    @property
+    def assessed(self) -> bool:
+        """Whether anything was measured of this attacker."""
+        return self.counts is not None or self.poisoning is not None
 
 
-class RiskPart(_Part):
+class RiskPart(Part):
     """What one attacker's success costs them and the owner; the first rank is the worst."""
 
     rank: int
@@ -216,7 +219,7 @@ class RiskPart(_Part):
     """What all queries cost for each row broken; None without a price."""
 
 
-class CheckPart(_Part):
+class CheckPart(Part):
     """One preflight check."""
 
     check: str
@@ -228,7 +231,7 @@ class CheckPart(_Part):
     remedy: str
 
 
-class PlanPart(_Part):
+class PlanPart(Part):
     """One technique: chosen by an attacker, or not, and why. Each has one status."""
 
     attacker: str | None
@@ -246,7 +249,7 @@ class PlanPart(_Part):
     """The most it can cost the attacker for one row, in US dollars; None without a price."""
 
 
-class StandardPart(_Part):
+class StandardPart(Part):
     """One item of a standard or a law, and what this report is evidence for."""
 
     id: str
@@ -264,7 +267,7 @@ class StandardPart(_Part):
     shows_not: str
 
 
-class ErrorPart(_Part):
+class ErrorPart(Part):
     """Rows that could not be judged, by reason."""
 
     attacker: str
@@ -274,7 +277,7 @@ class ErrorPart(_Part):
     """The first such row's id."""
 
 
-class CallsPart(_Part):
+class CallsPart(Part):
     """What an endpoint was sent, by all sittings of the run: sent = answered + refused + failed + unknown."""
 
     sent: int
@@ -295,7 +298,7 @@ class CallsPart(_Part):
     """What was recognized of the answers."""
 
 
-class RunPart(_Part):
+class RunPart(Part):
     """The run and all its settings that decide a number."""
 
     id: str
@@ -316,7 +319,7 @@ class RunPart(_Part):
     model_stochastic: bool
 
 
-class Report(_Part):
+class Report(Part):
     """An assessment."""
 
     schema_version: Literal[1]

@@ -162,6 +162,7 @@ class Summary:
                 success_8bit=None,
                 diagnosis=[],
                 retries=[],
+                poisoning=None,
             )
         attacks, retries = tally.attacks(rows, cut), tally.retries(rows)
         return AttackerPart(
@@ -174,6 +175,7 @@ class Summary:
             success_8bit=tally.success_8bit(rows) if self.head.eight_bit else None,
             diagnosis=diagnosed(tally, attacks, self.head.preflight, rows, over=self._over and not cut),
             retries=retries,
+            poisoning=None,
         )
 
     def _strength(self, retries: Sequence[RetryPart]) -> str:
