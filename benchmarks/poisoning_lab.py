@@ -137,8 +137,10 @@ class Cell(NamedTuple):
 class Part(Protocol):
     """One module of the benchmark: `poisoning_backdoors`, for example."""
 
-    MEASURES: Sequence[str]
-    """Files and folders of code whose change makes its cells stale, relative to the repository."""
+    @property
+    def MEASURES(self) -> Sequence[str]:  # a module's constant
+        """Files and folders of code whose change makes its cells stale, relative to the repository."""
+        ...
 
     def cells(self) -> Sequence[Cell]: ...
     def claims(self, rows: Mapping[str, Row]) -> list[harness.Claim]: ...

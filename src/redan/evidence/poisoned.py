@@ -34,7 +34,7 @@ class MeanPart(Part):
     high: float
     confidence: float
     method: str
-    """student-t: of the victims' rates, the rows' own sampling added; clopper-pearson: of victims that are hit or not."""
+    """student-t: of the victims' rates, the rows' own sampling added; clopper-pearson: of victims hit or not."""
     each: list[float]
     """Of every victim, in their order."""
 

@@ -39,11 +39,11 @@ class Insertion:
     label: int
     copies: int | None = None
 
-    def __call__(self, samples: Samples, budget: Budget, *, seed: int) -> Poisoned:
-        """The samples with the copies; there is nothing to draw."""
+    def __call__(self, samples: Samples, budget: Budget, *, seed: int) -> Poisoned:  # noqa: ARG002  (nothing is drawn)
+        """The samples with the copies."""
         if not budget.may_change_labels:
             raise SettingError(
-                "inserted rows have a wrong label, and the budget does not let it; set may_change_labels"
+                "inserted rows have a wrong label, which the budget does not let be; set may_change_labels"
             )
         if self.targets.shape[1:] != samples.x.shape[1:] or not len(self.targets):
             raise DataError(
