@@ -37,7 +37,7 @@ from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
 from redan.perturbations.spatial import Spatial
 from redan.protocols import Access, Attack, Bounded
-from redan.registry import ATTACKS
+from redan.registry.attacks import ATTACKS
 from redan.targets import Output, Target, from_function, from_torch
 from redan.targets.http import from_http
 from redan.targets.onnx import load_onnx

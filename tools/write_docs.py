@@ -34,7 +34,7 @@ from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
 from redan.perturbations.spatial import Spatial
 from redan.protocols import Access, Attack, Bounded, Gradients, Labels, Scores, cost, needs
-from redan.registry import ATTACKS, Entry
+from redan.registry.attacks import ATTACKS, Entry
 from redan.testing.victims import LinearVictim
 
 if TYPE_CHECKING:

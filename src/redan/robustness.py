@@ -36,7 +36,7 @@ from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
 from redan.perturbations.spatial import Spatial
 from redan.protocols import Access, Attack, Bounded
-from redan.registry import entry
+from redan.registry.attacks import entry
 from redan.targets import Target, as_target
 
 Named = tuple[str, Attack[Any, Any]]

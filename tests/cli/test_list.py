@@ -8,7 +8,7 @@ import re
 import pytest
 
 from redan.cli.app import run
-from redan.registry import ATTACKS
+from redan.registry.attacks import ATTACKS
 from redan.threat.standards import crosswalk
 from redan.threat.techniques import PLANNED
 

@@ -31,7 +31,7 @@ from redan.evasion.treatments import Diverse, Scaled, Translated
 from redan.goals import Untargeted
 from redan.losses import cross_entropy, targeted_dlr
 from redan.perturbations.norms import Linf
-from redan.registry import ATTACKS
+from redan.registry.attacks import ATTACKS
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "attacks"
 PAGES = sorted(FOLDER.glob("*.md"))

@@ -20,7 +20,7 @@ from redan.goals import LeastLikely, Targeted, Untargeted
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L1
 from redan.protocols import Access, Cost, Scores
-from redan.registry import ATTACKS
+from redan.registry.attacks import ATTACKS
 from redan.rows import Rows
 from redan.threat.file import read
 from redan.threat.planner import Plan, Status, Step, plan

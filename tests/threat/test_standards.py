@@ -14,7 +14,7 @@ from redan import samples
 from redan.assessment.parts import standard_heads, techniques_of
 from redan.assessment.preflight import Scene, preflight
 from redan.evidence.requirement import Metric, Requirement
-from redan.registry import ATTACKS
+from redan.registry.attacks import ATTACKS
 from redan.targets import from_torch
 from redan.threat.attackers import Knowledge
 from redan.threat.file import read

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from redan.registry import ATTACKS
+from redan.registry.attacks import ATTACKS
 from redan.threat import attackers as who
 from redan.threat.attackers import Kind, Knowledge
 from redan.threat.changes import L2Change, LinfChange

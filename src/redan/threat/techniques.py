@@ -12,7 +12,7 @@ from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
 from redan.perturbations.spatial import Spatial
 from redan.protocols import Access
-from redan.registry import ATTACKS
+from redan.registry.attacks import ATTACKS
 from redan.threat import attackers as who
 from redan.threat.attackers import Kind, Knowledge
 from redan.threat.changes import (

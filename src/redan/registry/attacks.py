@@ -1,4 +1,4 @@
-"""What redan can do, as literal tables: each attack with what it needs, its paper and its technique."""
+"""Attacks on the inputs of a trained model: each with what it needs, its paper and its technique."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
 from redan.perturbations.spatial import Spatial
 from redan.protocols import Access, Ball, Cost, cost, needs, settings
-from redan.registry import ATTACKS, Entry, entry
+from redan.registry.attacks import ATTACKS, Entry, entry
 from redan.testing.victims import LinearVictim
 
 NAMES = [f"{each.name}-{'-'.join(kind.__name__ for kind in each.sets)}" for each in ATTACKS]
