@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal, Self, TypeAlias
 
@@ -13,10 +14,13 @@ from redan.threat.parts import Count, Loose, Name, Part, Positive, Share, by_key
 from redan.threat.system import Split
 
 __all__ = [
+    "AllToAll",
     "Attacker",
     "Availability",
     "Backdoor",
     "BackdoorGoal",
+    "ColumnsTrigger",
+    "CornerName",
     "DeviateGoal",
     "Evasion",
     "EvasionCapability",
@@ -28,6 +32,8 @@ __all__ = [
     "Kind",
     "Knowledge",
     "LeastLikely",
+    "PatchShape",
+    "PatchTrigger",
     "Poisoning",
     "PoisoningCapability",
     "PoisoningGoal",
@@ -35,6 +41,7 @@ __all__ = [
     "TargetedRowsGoal",
     "TransferGoal",
     "Trigger",
+    "TriggerName",
     "Untargeted",
 ]
 
@@ -96,7 +103,7 @@ EvasionGoal: TypeAlias = Annotated[
     Annotated[Loose[Untargeted], Tag("@word")]
     | Annotated[TargetedGoal, Tag("@TargetedGoal")]
     | Annotated[DeviateGoal, Tag("@DeviateGoal")],
-    by_key(TargetedGoal, DeviateGoal, word=Untargeted.UNTARGETED),
+    by_key(TargetedGoal, DeviateGoal, words=(Untargeted.UNTARGETED,)),
 ]
 """What an evasion attacker wants."""
 
@@ -152,20 +159,76 @@ class Availability(StrEnum):
     AVAILABILITY = "availability"
 
 
-class Trigger(StrEnum):
-    """What calls a backdoor."""
+class TriggerName(StrEnum):
+    """What calls a backdoor, as it is usual."""
 
     PATCH = "patch"
-    """A small picture in the picture."""
+    """A small square in a corner of the image."""
+    BLEND = "blend"
+    """Noise mixed into the row."""
+    SINUSOID = "sinusoid"
+    """A faint wave over the image."""
+
+
+class CornerName(StrEnum):
+    """Where a patch is put."""
+
+    TOP_LEFT = "top_left"
+    TOP_RIGHT = "top_right"
+    BOTTOM_LEFT = "bottom_left"
+    BOTTOM_RIGHT = "bottom_right"
+
+
+class PatchShape(Part):
+    """What a patch looks like."""
+
+    size: Count = 3
+    """Its side in pixels."""
+    value: float | None = None
+    """Of its pixels, in units of `inputs.bounds`; absent: the upper bound."""
+    corner: Loose[CornerName] = CornerName.BOTTOM_RIGHT
+    """Where it is put."""
+
+
+class PatchTrigger(Part):
+    """A small square in a corner of the image."""
+
+    patch: PatchShape
+    """What it looks like."""
+
+
+class ColumnsTrigger(Part):
+    """Fixed values in columns of a table, or of a tensor of one axis."""
+
+    columns: Annotated[Mapping[Annotated[int, Field(ge=0)], float], Field(min_length=1)]
+    """The column's position, from 0, and the value in it, in the data's units."""
+
+
+Trigger: TypeAlias = Annotated[
+    Annotated[Loose[TriggerName], Tag("@word")]
+    | Annotated[PatchTrigger, Tag("@PatchTrigger")]
+    | Annotated[ColumnsTrigger, Tag("@ColumnsTrigger")],
+    by_key(PatchTrigger, ColumnsTrigger, words=tuple(TriggerName)),
+]
+"""What calls a backdoor."""
+
+
+class AllToAll(StrEnum):
+    """Every class is to be taken for the next, the last one for the first."""
+
+    ALL_TO_ALL = "all_to_all"
 
 
 class Backdoor(Part):
     """A hidden rule that the trained model is to learn."""
 
-    trigger: Loose[Trigger]
+    trigger: Trigger
     """What calls the rule."""
-    target: Annotated[int, Field(ge=0)]
-    """The class, from 0, that the model is then to answer."""
+    target: Annotated[
+        Annotated[Annotated[int, Field(ge=0)], Tag("@whole")] | Annotated[Loose[AllToAll], Tag("@word")],
+        by_type("a class's number, from 0, or all_to_all", word=AllToAll.ALL_TO_ALL),
+    ]
+    """The class, from 0, that the model is then to answer, or `all_to_all`: the one after the row's own."""
 
 
 class BackdoorGoal(Part):
@@ -186,7 +249,7 @@ PoisoningGoal: TypeAlias = Annotated[
     Annotated[Loose[Availability], Tag("@word")]
     | Annotated[BackdoorGoal, Tag("@BackdoorGoal")]
     | Annotated[TargetedRowsGoal, Tag("@TargetedRowsGoal")],
-    by_key(BackdoorGoal, TargetedRowsGoal, word=Availability.AVAILABILITY),
+    by_key(BackdoorGoal, TargetedRowsGoal, words=(Availability.AVAILABILITY,)),
 ]
 """What a poisoning attacker wants."""
 
@@ -200,6 +263,9 @@ class PoisoningCapability(Part):
     """Whether labels may be changed too."""
     sources: Loose[tuple[Name, ...]] = ()
     """The suppliers whose rows the attacker controls, as in the data's `source`; empty: any."""
+    linf: Positive | None = None
+    """How far any value of a crafted row may be from the clean one, in units of `inputs.bounds`; absent: 16/255 of
+    their width. Stamped triggers and inserted rows are not crafted."""
 
 
 class Poisoning(Part):

@@ -8,14 +8,22 @@ from types import MappingProxyType
 
 from redan.evidence.requirement import Metric, Requirement
 from redan.threat.attackers import (
+    AllToAll,
     Attacker,
+    Backdoor,
     BackdoorGoal,
+    ColumnsTrigger,
     DeviateGoal,
     Evasion,
     Extraction,
     FidelityGoal,
+    PatchShape,
+    PatchTrigger,
     Poisoning,
     TargetedGoal,
+    TargetedRowsGoal,
+    Trigger,
+    TriggerName,
 )
 from redan.threat.changes import (
     BytesChange,
@@ -60,7 +68,9 @@ def check_against_system(i: int, attacker: Attacker, system: System) -> None:
         case Poisoning(goal=goal, capability=capability):
             match goal:
                 case BackdoorGoal(backdoor=backdoor):
-                    _check_class(system, backdoor.target, i, "goal", "backdoor", "target")
+                    _check_backdoor(i, backdoor, system)
+            if capability.linf is not None:
+                _check_crafting(i, capability.linf, system)
             match system.data.train:
                 case DataFile(source=None) if capability.sources:
                     raise wrong(
@@ -70,6 +80,70 @@ def check_against_system(i: int, attacker: Attacker, system: System) -> None:
         case Extraction(goal=FidelityGoal(fidelity=split)):
             if getattr(system.data, split) is None:
                 raise wrong(f"is {split}, and system.data.{split} is not given", i, "goal", "fidelity")
+
+
+def _check_backdoor(i: int, backdoor: Backdoor, system: System) -> None:
+    """Raise if the trigger does not fit the inputs, or there is no class of that number."""
+    key = (i, "goal", "backdoor")
+    match backdoor.target:
+        case AllToAll():
+            _check_class(system, 0, *key, "target")
+            if system.task is Task.MULTILABEL:
+                raise wrong("must be a label's number for task: multilabel", *key, "target")
+        case target:
+            _check_class(system, target, *key, "target")
+    name = _form(backdoor.trigger)
+    fitting = _INPUTS_OF_TRIGGER[name]
+    if system.inputs.kind not in fitting:
+        allowed = " or ".join(fitting)
+        raise wrong(
+            f"is {name}, which fits inputs of kind {allowed}, and they are {system.inputs.kind}", *key, "trigger"
+        )
+    bounds = getattr(system.inputs, "bounds", None)
+    match backdoor.trigger, system.inputs:
+        case TriggerName.BLEND, TableInputs(bounds=None):
+            raise wrong("is blend, which needs inputs.bounds; give them, or name columns", *key, "trigger")
+        case PatchTrigger(patch=PatchShape(size=size, value=value)), ImageInputs(shape=(_, height, width)):
+            if size > min(height, width):
+                raise wrong(f"must be {min(height, width)} at most, as images are, got {size}", *key, *_SIZE)
+            _check_within(value, bounds, *key, "trigger", "patch", "value")
+        case TriggerName.PATCH, ImageInputs(shape=(_, height, width)) if min(height, width) < PatchShape().size:
+            raise wrong(
+                f"is patch, of {PatchShape().size} pixels a side, and images have {height} by {width}; "
+                "say {patch: {size: …}}",
+                *(*key, "trigger"),
+            )
+        case ColumnsTrigger(), TensorInputs(shape=shape) if len(shape) > 1:
+            raise wrong(f"needs tensors of one axis, and inputs.shape has {len(shape)}", *key, "trigger", "columns")
+        case ColumnsTrigger(columns=columns), TableInputs(shape=shape) | TensorInputs(shape=shape):
+            if shape is not None and max(columns) >= shape[0]:
+                raise wrong(f"must be from 0 to {shape[0] - 1}, got {max(columns)}", *key, "trigger", "columns")
+            for column, value in columns.items():
+                _check_within(value, bounds, *key, "trigger", "columns", column)
+
+
+_SIZE = ("trigger", "patch", "size")
+
+
+def _check_within(value: float | None, bounds: tuple[float, float] | None, *key: str | int) -> None:
+    if value is not None and bounds is not None and not bounds[0] <= value <= bounds[1]:
+        low, high = bounds
+        raise wrong(f"must lie within inputs.bounds [{low:g}, {high:g}], in whose units it is, got {value:g}", *key)
+
+
+def _check_crafting(i: int, linf: float, system: System) -> None:
+    """Raise unless rows may be crafted, and so far."""
+    key, bounds = (i, "capability", "linf"), getattr(system.inputs, "bounds", None)
+    if system.inputs.kind not in _NUMBERS:
+        allowed = " or ".join(_NUMBERS)
+        raise wrong(f"fits inputs of kind {allowed}, and they are {system.inputs.kind}", *key)
+    if bounds is None:
+        raise wrong("needs inputs.bounds, in whose units it is; give them, or leave it out", *key)
+    low, high = bounds
+    if linf > high - low:
+        raise wrong(
+            f"must not exceed the width of inputs.bounds [{low:g}, {high:g}], in whose units it is, got {linf:g}", *key
+        )
 
 
 def _check_class(system: System, target: int, *key: str | int) -> None:
@@ -90,6 +164,21 @@ _INPUTS_OF_CHANGE: Mapping[type[Part], tuple[InputKind, ...]] = MappingProxyType
     }
 )
 _NUMBERS = (InputKind.IMAGE, InputKind.TENSOR, InputKind.TABLE)
+
+
+def _form(trigger: Trigger) -> str:
+    """The trigger's name in the file."""
+    return str(trigger) if isinstance(trigger, TriggerName) else next(iter(type(trigger).model_fields))
+
+
+_INPUTS_OF_TRIGGER: Mapping[str, tuple[InputKind, ...]] = MappingProxyType(
+    {
+        "patch": (InputKind.IMAGE,),
+        "sinusoid": (InputKind.IMAGE,),
+        "blend": _NUMBERS,
+        "columns": (InputKind.TABLE, InputKind.TENSOR),
+    }
+)
 
 
 def _check_change(i: int, change: Change, system: System) -> None:
@@ -114,6 +203,7 @@ def _check_change(i: int, change: Change, system: System) -> None:
 
 _AGAINST = MappingProxyType(
     {
+        Metric.ATTACK_SUCCESS_RATE: "an evasion attacker, or a poisoning attacker whose goal is targeted_rows",
         Metric.BACKDOOR_SUCCESS: "a poisoning attacker whose goal is backdoor",
         Metric.POISONED_ACCURACY: "a poisoning attacker",
         Metric.EXTRACTION_FIDELITY: "an extraction attacker whose goal is fidelity",
@@ -126,13 +216,15 @@ def _fits(metric: Metric, attacker: Attacker) -> bool:
     match attacker:
         case Poisoning(goal=BackdoorGoal()):
             return metric in {Metric.BACKDOOR_SUCCESS, Metric.POISONED_ACCURACY}
+        case Poisoning(goal=TargetedRowsGoal()):
+            return metric in {Metric.ATTACK_SUCCESS_RATE, Metric.POISONED_ACCURACY}
         case Poisoning():
             return metric is Metric.POISONED_ACCURACY
         case Extraction(goal=FidelityGoal()):
             return metric is Metric.EXTRACTION_FIDELITY
         case Extraction():
             return metric is Metric.TRANSFER_SUCCESS
-    return metric not in _AGAINST
+    return metric is Metric.ATTACK_SUCCESS_RATE or metric not in _AGAINST
 
 
 def with_attacker(i: int, requirement: Requirement, attackers: Sequence[Attacker]) -> Requirement:

@@ -144,7 +144,7 @@ class OneOf:
         return choice.__get_pydantic_core_schema__(source, handler)
 
 
-def by_key(*parts: type[Part], word: str | None = None) -> OneOf:
+def by_key(*parts: type[Part], words: Sequence[str] = ()) -> OneOf:
     """Choose among parts by the name of their first field, and among them a bare word, if any.
 
     The alternatives are tagged "@" and the class's name, and "@word".
@@ -158,10 +158,10 @@ def by_key(*parts: type[Part], word: str | None = None) -> OneOf:
             named = {key for key in tags if key in value}
             found = [_tag(part) for part in parts if next(iter(part.model_fields)) in named <= set(part.model_fields)]
             return found[0] if len(found) == 1 else None
-        return "@word" if word is not None and value == word else None
+        return "@word" if value in tuple(words) else None
 
-    forms = ([] if word is None else [word]) + [f"{{{key}: …}}" for key in tags]
-    return OneOf(choose, either(forms), (("keys", " ".join(tags)), ("word", word or "")))
+    forms = [*words, *(f"{{{key}: …}}" for key in tags)]
+    return OneOf(choose, either(forms), (("keys", " ".join(tags)), ("words", " ".join(words))))
 
 
 def by_value(key: str, *parts: type[Part]) -> OneOf:
@@ -203,7 +203,7 @@ def by_type(forms: str, word: str | None = None) -> OneOf:
                 return "@mapping"
         return None
 
-    return OneOf(choose, forms, (("word", word or ""),))
+    return OneOf(choose, forms, (("words", word or ""),))
 
 
 def _tag(part: type[Part]) -> str:

@@ -188,7 +188,7 @@ def _alternatives(value: object, context: Mapping[str, Any], path: Sequence[Key]
     if known and given:
         got = f", got the key {shown(given[0])}{_nearest(given[0], known)}"
     else:
-        got += _nearest(value, [*known, context.get("word", "")])
+        got += _nearest(value, [*known, *context.get("words", "").split()])
     return f"{dotted(path)} must be {context['forms']}{got}"
 
 

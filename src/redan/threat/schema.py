@@ -21,6 +21,7 @@ from redan.threat.attackers import (
 )
 from redan.threat.consistency import check_against_system, check_deviations, nearest, with_attacker
 from redan.threat.parts import Count, Import, Loose, Name, Part, Positive, by_type, shown, wrong
+from redan.threat.poisoning import PoisoningRun
 from redan.threat.system import System, Task
 
 __all__ = ["Attacks", "Auto", "Family", "KeepInputs", "Limits", "ModeName", "Run", "Statistics", "ThreatModel"]
@@ -140,6 +141,8 @@ class ThreatModel(Part):
     """What must hold. `against` is always filled in here if the metric is about an attacker."""
     attacks: Attacks = Attacks()
     """Which attacks are run."""
+    poisoning: PoisoningRun = PoisoningRun()
+    """How poisoning is tried."""
     statistics: Statistics = Statistics()
     """How sure a verdict must be."""
     limits: Limits = Limits()
