@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from redan.evidence.bootstrap import bootstrap_bounds
 from redan.evidence.rates import Count, Rate
@@ -18,7 +18,7 @@ from redan.evidence.sample_size import rows_to_decide
 from redan.evidence.sequences import sequence_lower, sequence_p_at_least, sequence_p_at_most, sequence_upper
 from redan.evidence.statistics import lower_bound, p_at_least, p_at_most, upper_bound
 
-__all__ = ["Bounded", "bounded"]
+__all__ = ["Bounded", "Judged", "bounded"]
 
 
 Bound: TypeAlias = Callable[[Count, float], float]
@@ -68,6 +68,31 @@ def _resampled_upper(count: Count, level: float) -> float:
 _RESAMPLED = _Bounds(method="bootstrap", lower=_resampled_lower, upper=_resampled_upper)
 
 
+class Judged(Protocol):
+    """A rate, or the worst of several, as a verdict looks at it."""
+
+    @property
+    def unit(self) -> str:
+        """What is counted: rows, or victims."""
+        ...
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def tests(self) -> bool: ...
+    @property
+    def counts(self) -> tuple[Count, ...]: ...
+    @property
+    def worst(self) -> Count: ...
+    @property
+    def empty(self) -> tuple[str, ...]: ...
+    def lower(self, level: float) -> tuple[float, Count]: ...
+    def upper(self, level: float) -> tuple[float, Count]: ...
+    def p_value(self, threshold: float, *, above: bool) -> float: ...
+    def rows_to_decide(self, threshold: float, level: float, *, above: bool) -> int | None: ...
+    def doubts(self, threshold: float, *, above: bool) -> tuple[str, ...]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Bounded:
     """A rate with its bounds. Where it is the lowest of several (classes):
@@ -81,6 +106,26 @@ class Bounded:
 
     rate: Rate
     _bounds: _Bounds
+    unit: str = "rows"
+
+    @property
+    def counts(self) -> tuple[Count, ...]:
+        """Of the rate, or of each of several."""
+        return self.rate.counts
+
+    @property
+    def worst(self) -> Count:
+        """The count of the lowest rate."""
+        return self.rate.worst
+
+    @property
+    def empty(self) -> tuple[str, ...]:
+        """Classes of which no row was drawn."""
+        return self.rate.empty
+
+    def doubts(self, threshold: float, *, above: bool) -> tuple[str, ...]:  # noqa: ARG002  (counts of rows have none)
+        """Why bounds on one side of a threshold are not believed."""
+        return ()
 
     @property
     def method(self) -> str:

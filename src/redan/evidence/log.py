@@ -11,6 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from redan.evidence.poisoned import CertificatePart, DetectorPart, RepairPart, SourcePart, TriggerPart
 from redan.evidence.report import CallsPart, CheckPart, Doubt, PlanPart
 from redan.evidence.requirement import Requirement
 
@@ -33,6 +34,37 @@ class AttackHead(_Line):
     """What it needs to see of the model."""
 
 
+class PoisonPoint(_Line):
+    """One share of the training rows at which victims are trained."""
+
+    share: float
+    victims: int
+
+
+class PoisonerHead(_Line):
+    """One attack on the training rows."""
+
+    name: str
+    techniques: list[str]
+
+
+class PoisoningHead(_Line):
+    """What decides the victims of an attacker who changes training rows."""
+
+    goal: Literal["backdoor", "targeted rows", "availability"]
+    poisoners: list[PoisonerHead]
+    points: list[PoisonPoint]
+    """The attacker's whole share first, then smaller ones."""
+    clean: int
+    """Victims that are trained on clean rows, shared with other attackers."""
+    margin: float
+    """Difference of clean accuracy that counts as none."""
+    inspected: bool
+    """Whether detectors and repairs are tried."""
+    parts: int
+    """Models that are trained on parts of the rows, for the certificate; 0: none."""
+
+
 class AttackerHead(_Line):
     """One attacker of the threat model."""
 
@@ -50,6 +82,7 @@ class AttackerHead(_Line):
     status: Literal["assessed", "not built", "skipped"]
     reason: str | None
     attacks: list[AttackHead]
+    poisoning: PoisoningHead | None = None
 
 
 class StandardHead(_Line):
@@ -196,6 +229,72 @@ class RetriedLine(_Line):
     name: str
 
 
+class VictimLine(_Line):
+    """One model trained on the training rows as an attacker left them, or on the clean ones, and asked."""
+
+    event: Literal["victim"] = "victim"
+    attacker: str | None
+    """None: trained on clean rows, for all poisoning attackers."""
+    poisoner: str | None
+    share: float | None
+    number: int
+    """Victims of one number are trained with one seed; of chosen rows, which of them it is about."""
+    seed: int
+    settings: str
+    """Of the poisoner, with what the scene gave it."""
+    changed: int
+    """Training rows changed or added."""
+    used: float
+    """They as a share of the clean rows."""
+    poison: str | None
+    """sha256 of the list of changed rows and of what they are now."""
+    rows: int
+    """Clean test rows asked."""
+    right: int
+    asked: dict[str, tuple[int, int]]
+    """By attacker: triggered (or chosen) rows answered as the attacker wants, and rows asked."""
+    answers: str | None
+    """File under inputs/ with the answers."""
+    sha256: str
+    seconds: float
+    error: str | None
+    """Why it could not be trained or asked."""
+    unfit: bool = False
+    """Whether the poisoner cannot be used here at all: its other victims are not tried."""
+
+
+class InspectedLine(_Line):
+    """What detectors and repairs did of one attacker's strongest poison at the whole share."""
+
+    event: Literal["inspected"] = "inspected"
+    attacker: str
+    poisoner: str
+    detectors: list[DetectorPart]
+    sources: list[SourcePart]
+    repairs: list[RepairPart]
+    trigger: TriggerPart | None
+    notes: list[str]
+    seconds: float
+
+
+class VotesLine(_Line):
+    """One model of the certificate's ensemble, trained on its part of the rows, and asked."""
+
+    event: Literal["votes"] = "votes"
+    model: int
+    answers: str
+    """File under inputs/."""
+    sha256: str
+    seconds: float
+
+
+class CertifiedLine(_Line):
+    """What the votes prove of the clean training rows."""
+
+    event: Literal["certified"] = "certified"
+    certificate: CertificatePart
+
+
 class CallsLine(_Line):
     """What an endpoint was sent so far."""
 
@@ -223,7 +322,19 @@ class EndedLine(_Line):
 
 
 Line: TypeAlias = (
-    RunLine | BlockLine | RowLine | ExaminedLine | RetryLine | RetriedLine | CallsLine | ResumedLine | EndedLine
+    RunLine
+    | BlockLine
+    | RowLine
+    | ExaminedLine
+    | RetryLine
+    | RetriedLine
+    | VictimLine
+    | InspectedLine
+    | VotesLine
+    | CertifiedLine
+    | CallsLine
+    | ResumedLine
+    | EndedLine
 )
 _LINE: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="event")])
 

@@ -35,6 +35,8 @@ class MeanPart(Part):
     confidence: float
     method: str
     """student-t: of the victims' rates, the rows' own sampling added; clopper-pearson: of victims hit or not."""
+    rows: int
+    """Asked of each victim; 1 where a victim is hit or not."""
     each: list[float]
     """Of every victim, in their order."""
 

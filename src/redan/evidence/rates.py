@@ -27,8 +27,10 @@ class Count:
     """Open rows that were cut off or never reached."""
     held: tuple[int, ...] | None = None
     """A stochastic model's judged rows by how often they held, in equal steps from 0 to 1."""
+    mean: float | None = None
+    """Of n victims' rates, where no k of n says it."""
     name: str | None = None
-    """The class, where classes are counted one by one."""
+    """The class, or the attack, where they are counted one by one."""
 
     @property
     def open(self) -> int:
@@ -50,6 +52,8 @@ class Count:
     @property
     def value(self) -> float:
         """The observed rate: open rows are no successes. Of no rows it is 1, so that none looks worse than some."""
+        if self.mean is not None:
+            return self.mean
         return self.least / self.n if self.n else 1.0
 
 
@@ -68,7 +72,7 @@ class Rate:
 
     @property
     def empty(self) -> tuple[str, ...]:
-        """Classes of which no row was drawn."""
+        """Classes of which no row was drawn, in words."""
         return tuple(count.name or "" for count in self.counts if not count.n)
 
 
@@ -95,7 +99,7 @@ def _worst_class(a: AttackerPart, c: Counts) -> Rate | str:
     if not a.by_class:
         return "the rows were not counted by class"
     counts = (
-        Count(k=part.robust, n=part.drawn, errors=part.errors, undecided=part.undecided, name=part.name)
+        Count(k=part.robust, n=part.drawn, errors=part.errors, undecided=part.undecided, name=f"class {part.name}")
         for part in a.by_class
     )
     return Rate(counts=tuple(counts), drawn=c.drawn)

@@ -212,7 +212,8 @@ class RiskPart(Part):
     attacker: str
     impact: str | None
     success_rate: float
-    """Rows broken of those answered right."""
+    """Rows broken of those answered right; of a poisoner, what the strongest reaches over victims: triggered or chosen
+    rows answered as wanted, or accuracy lost."""
     median_queries: float | None
     """That a broken row took, over all attacks; None where nothing was broken."""
     usd_per_success: float | None

@@ -16,10 +16,10 @@ def ranked(attackers: Sequence[AttackerPart], costs: Mapping[str, tuple[float | 
     """
     found = []
     for part in attackers:
-        if part.counts is None:
+        if not part.assessed:
             continue
-        rate = part.counts.broken / part.counts.right if part.counts.right else 0.0
-        queries, usd = costs[part.name]
+        rate = _rate(part)
+        queries, usd = costs.get(part.name, (None, None))
         key = (-rate * _WEIGHT[part.impact], queries if queries is not None else float("inf"))
         found.append((key, part, rate, queries, usd))
     found.sort(key=lambda each: each[0])
@@ -34,3 +34,19 @@ def ranked(attackers: Sequence[AttackerPart], costs: Mapping[str, tuple[float | 
         )
         for rank, (_, part, rate, queries, usd) in enumerate(found, 1)
     ]
+
+
+def _rate(part: AttackerPart) -> float:
+    """How often the attacker succeeds: right rows broken; or what the strongest poison does at its whole share."""
+    if part.counts is not None:
+        return part.counts.broken / part.counts.right if part.counts.right else 0.0
+    poison = part.poisoning
+    strongest = next((each for each in poison.poisoners if each.name == poison.strongest), None) if poison else None
+    if strongest is None or not strongest.points:
+        return 0.0
+    point = strongest.points[0]
+    if point.success is not None:
+        return point.success.value
+    if point.accuracy is None or point.clean_accuracy is None:
+        return 0.0
+    return max(0.0, point.clean_accuracy.value - point.accuracy.value)

@@ -22,8 +22,8 @@ def standing(heads: Sequence[StandardHead], attackers: Sequence[AttackerPart]) -
 
 
 def _standing(head: StandardHead, about: Sequence[AttackerPart]) -> StandardPart:
-    tested = [part for part in about if part.counts is not None]
-    untested = [part.name for part in about if part.counts is None]
+    tested = [part for part in about if part.assessed]
+    untested = [part.name for part in about if not part.assessed]
     strength = weakest(part.strength for part in tested)
     if not about and head.itself:
         strength = "standard"

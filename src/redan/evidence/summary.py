@@ -14,15 +14,20 @@ from redan.evidence.log import (
     AttackerHead,
     BlockLine,
     CallsLine,
+    CertifiedLine,
     EndedLine,
     ExaminedLine,
+    InspectedLine,
     Line,
     ResumedLine,
     RetriedLine,
     RetryLine,
     RowLine,
     RunLine,
+    VictimLine,
+    VotesLine,
 )
+from redan.evidence.poison_tally import PoisonTally, plain
 from redan.evidence.report import AttackerPart, CallsPart, Report, RetryPart, RunPart, Tried, Verdict
 from redan.evidence.risk import ranked
 from redan.evidence.standing import standing
@@ -34,6 +39,11 @@ _SHOWS_NOT = (
     "Nothing is shown about changes outside the declared sets, nor about rows unlike those that were drawn.",
 )
 
+_OF_POISON = (
+    "Victims are trained as the threat model's training function does it, on the rows that it names; another training "
+    "may be poisoned more easily. Intervals over victims assume that their rates scatter alike on both sides.",
+)
+
 
 class Summary:
     """A run so far, line by line."""
@@ -41,8 +51,19 @@ class Summary:
     def __init__(self, head: RunLine) -> None:
         self.head = head
         self.tallies = {
-            each.name: Tally(each, head.labels, head.classes) for each in head.attackers if each.status == "assessed"
+            each.name: Tally(each, head.labels, head.classes)
+            for each in head.attackers
+            if each.status == "assessed" and each.poisoning is None
         }
+        self.poisons = {
+            each.name: PoisonTally(each, each.poisoning, head.requirements)
+            for each in head.attackers
+            if each.status == "assessed" and each.poisoning is not None
+        }
+        self.clean: dict[int, VictimLine] = {}
+        """Victims of clean rows, by number."""
+        self.votes: dict[int, VotesLine] = {}
+        self.certified: CertifiedLine | None = None
         self.ended: EndedLine | None = None
         self.calls: CallsPart | None = None
         self._seconds = 0.0
@@ -57,6 +78,14 @@ class Summary:
                     self._tally(line.attacker).block(line)
                 case ExaminedLine() | RetryLine() | RetriedLine():
                     self._tally(line.attacker).later(line)
+                case VictimLine(attacker=None):
+                    self.clean[line.number] = line
+                case VictimLine(attacker=str(name)) | InspectedLine(attacker=name):
+                    self._poison(name).see(line)
+                case VotesLine():
+                    self.votes[line.model] = line
+                case CertifiedLine():
+                    self.certified = line
                 case CallsLine():
                     self.calls = line.calls
                 case EndedLine():
@@ -71,6 +100,19 @@ class Summary:
         if attacker not in self.tallies:
             raise EvidenceError(f"the log has rows of '{attacker}', who is no attacker of the run; it was changed")
         return self.tallies[attacker]
+
+    def _poison(self, attacker: str) -> PoisonTally:
+        if attacker not in self.poisons:
+            raise EvidenceError(f"the log has victims of '{attacker}', who is no attacker of the run; it was changed")
+        return self.poisons[attacker]
+
+    def _found(self, rows: int) -> bytes:
+        """Of all that was found, whatever the order in which it was."""
+        whole = b"".join(tally.digest(rows) for tally in self.tallies.values())
+        if not self.poisons:
+            return whole
+        clean = b"".join(plain(self.clean[number]) for number in sorted(self.clean))
+        return whole + clean + b"".join(poison.digest() for poison in self.poisons.values())
 
     @property
     def _over(self) -> bool:
@@ -89,7 +131,7 @@ class Summary:
         head, rows = self.head, self.taken() if rows is None else rows
         hit = [] if self.ended is None else self.ended.limits_hit
         parts = [self._attacker(each, rows, bool(hit)) for each in head.attackers]
-        whole = hashlib.sha256(b"".join(tally.digest(rows) for tally in self.tallies.values()))
+        whole = hashlib.sha256(self._found(rows))
         report = Report(
             schema_version=1,
             verdict=Verdict.INCONCLUSIVE,
@@ -104,10 +146,17 @@ class Summary:
             plan=head.plan,
             standards=standing(head.standards, parts),
             skipped=head.skipped,
-            errors=[part for tally in self.tallies.values() for part in tally.errors(rows)],
+            errors=[
+                *(part for tally in self.tallies.values() for part in tally.errors(rows)),
+                *(part for poison in self.poisons.values() for part in poison.errors()),
+            ],
             limits_hit=hit,
             calls=self.calls,
-            shows_not=[*_SHOWS_NOT, *(f"{part.name}: {part.reason}" for part in parts if part.counts is None)],
+            shows_not=[
+                *_SHOWS_NOT,
+                *(_OF_POISON if self.poisons else ()),
+                *(f"{part.name}: {part.reason}" for part in parts if not part.assessed),
+            ],
             run=RunPart(
                 id=head.id,
                 folder=url,
@@ -150,11 +199,11 @@ class Summary:
             "status": head.status,
             "reason": head.reason,
         }
-        tally = self.tallies.get(head.name)
+        tally, poison = self.tallies.get(head.name), self.poisons.get(head.name)
         if tally is None:
             return AttackerPart(
                 **about,
-                strength="not tested",
+                strength="not tested" if poison is None else self._strength(()),
                 counts=None,
                 attacks=[],
                 by_class=[],
@@ -162,7 +211,9 @@ class Summary:
                 success_8bit=None,
                 diagnosis=[],
                 retries=[],
-                poisoning=None,
+                poisoning=None
+                if poison is None
+                else poison.part(self.clean, self.head.confidence, cut=cut, certified=self.certified),
             )
         attacks, retries = tally.attacks(rows, cut), tally.retries(rows)
         return AttackerPart(

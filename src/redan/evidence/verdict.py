@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from redan.evidence.bounds import Bounded, bounded
+from redan.evidence.bounds import Judged, bounded
+from redan.evidence.poison_rates import POISON_RATES
 from redan.evidence.rates import RATES, Count
-from redan.evidence.report import IntervalPart, Report, RequirementPart, Verdict
+from redan.evidence.report import AttackerPart, IntervalPart, Report, RequirementPart, RunPart, Verdict
 from redan.evidence.requirement import Direction, Requirement
 from redan.evidence.statistics import holm
 
@@ -38,7 +39,7 @@ class _Case:
     """One requirement with the rate it is about, or why there is none."""
 
     requirement: Requirement
-    found: Bounded | None
+    found: Judged | None
     missing: str = ""
     distrust: tuple[str, ...] = ()
 
@@ -61,19 +62,27 @@ def _case(report: Report, requirement: Requirement) -> _Case:
     if not attackers:
         named = f"the report has no attacker named '{requirement.against}'"
         return _Case(requirement, None, named if metric.needs_attacker else "no row was measured")
-    if metric not in RATES:
+    if metric not in RATES and metric not in POISON_RATES:
         return _Case(requirement, None, f"{metric} is not built yet")
     if len(attackers) > 1:
         return _Case(requirement, None, "several attackers fit; say against which")
     (attacker,) = attackers
-    if attacker.counts is None:
+    if not attacker.assessed:
         return _Case(requirement, None, attacker.reason or "the attacker was not assessed")
     distrust = tuple(d.detail for d in attacker.diagnosis if d.blocks_pass) if metric.needs_attacker else ()
-    match RATES[metric](attacker, attacker.counts):
-        case str(missing):
-            return _Case(requirement, None, missing)
-        case rate:
-            return _Case(requirement, bounded(rate, report.run), "", distrust)
+    found = _rate(requirement, attacker, report.run)
+    return _Case(requirement, None, found) if isinstance(found, str) else _Case(requirement, found, "", distrust)
+
+
+def _rate(requirement: Requirement, attacker: AttackerPart, run: RunPart) -> Judged | str:
+    """The rate with its bounds, or why there is none."""
+    metric = requirement.metric
+    if attacker.poisoning is not None and metric in POISON_RATES:
+        return POISON_RATES[metric](attacker.poisoning)
+    if attacker.counts is None or metric not in RATES:
+        return f"{metric} is not measured against an attacker of kind {attacker.kind}"
+    rate = RATES[metric](attacker, attacker.counts)
+    return rate if isinstance(rate, str) else bounded(rate, run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +102,9 @@ def _ruled(case: _Case, pass_level: float, fail_level: float) -> _Ruling:
     found, at = case.found, case.requirement.threshold
     if found is None:
         return _Ruling(Verdict.INCONCLUSIVE, (case.missing,))
-    worst, empty = found.rate.worst, found.rate.empty
+    worst, empty = found.worst, found.empty
     if not worst.n:
-        return _Ruling(Verdict.INCONCLUSIVE, ("no row counts toward it",), settled=False)
+        return _Ruling(Verdict.INCONCLUSIVE, (f"no {found.unit} count toward it",), settled=False)
     if case.requirement.direction is Direction.AT_LEAST:
         (good, good_of), (bad, bad_of) = found.lower(pass_level), found.upper(fail_level)
         passed, failed = good >= at, bad < at
@@ -103,9 +112,9 @@ def _ruled(case: _Case, pass_level: float, fail_level: float) -> _Ruling:
         (good, good_of), (bad, bad_of) = found.upper(pass_level), found.lower(fail_level)
         passed, failed = good <= at, bad > at
     bound, of = (bad, bad_of) if failed else (good, good_of)
-    what = f"{_told(worst)}, bound {bound:.4f}{_named(of) if of is not worst else ''}, threshold {at:g}"
-    unshown = (f"no row of class {', '.join(empty)} was drawn, so nothing is shown of it",) if empty else ()
-    doubts = case.distrust + (unshown if case.above(True) else ())
+    what = f"{_told(worst, found.unit)}, bound {bound:.4f}{_named(of) if of is not worst else ''}, threshold {at:g}"
+    unshown = (f"no {found.unit[:-1]} of {', '.join(empty)} counts, so nothing is shown of it",) if empty else ()
+    doubts = case.distrust + (unshown if case.above(True) else ()) + found.doubts(at, above=case.above(True))
     if failed:
         return _Ruling(Verdict.FAIL, (f"shown to miss the threshold: {what}",), bound)
     if passed and doubts:
@@ -115,26 +124,26 @@ def _ruled(case: _Case, pass_level: float, fail_level: float) -> _Ruling:
         return _Ruling(Verdict.PASS, (f"shown to meet the threshold: {what}",), bound)
     above = worst.value > at
     rows = found.rows_to_decide(at, pass_level if case.above(True) == above else fail_level, above=above)
-    more = "more rows would decide" + (f": about {rows} at this rate" if rows else "")
+    more = f"more {found.unit} would decide" + (f": about {rows} at this rate" if rows else "")
     reasons = (f"not shown either way: {what}; {more}", *unshown)
-    errors, undecided = (sum(each) for each in zip(*((c.errors, c.undecided) for c in found.rate.counts), strict=True))
+    errors, undecided = (sum(each) for each in zip(*((c.errors, c.undecided) for c in found.counts), strict=True))
     if errors + undecided:
-        reasons += (f"{errors} rows errored and {undecided} stayed undecided; they never help",)
+        reasons += (f"{errors} {found.unit} errored and {undecided} stayed undecided; they never help",)
     return _Ruling(Verdict.INCONCLUSIVE, reasons, bound, rows, settled=False)
 
 
-def _told(count: Count) -> str:
-    words = f"{count.k} of {count.n}" if not count.held else f"{count.value:.3f} over {count.n} rows"
-    return words + _named(count)
+def _told(count: Count, unit: str) -> str:
+    whole = not count.held and count.mean is None
+    return (f"{count.k} of {count.n}" if whole else f"{count.value:.3f} over {count.n} {unit}") + _named(count)
 
 
 def _named(count: Count) -> str:
-    return "" if count.name is None else f" in class {count.name}"
+    return "" if count.name is None else f" in {count.name}"
 
 
 def _part(case: _Case, ruling: _Ruling, confidence: float) -> RequirementPart:
     requirement, found, shown = case.requirement, case.found, None
-    count = None if found is None else found.rate.worst
+    count = None if found is None else found.worst
     if found is not None and count is not None and count.n:
         tail = (1 - confidence) / 2
         shown = IntervalPart(
@@ -146,8 +155,8 @@ def _part(case: _Case, ruling: _Ruling, confidence: float) -> RequirementPart:
         direction=requirement.direction,
         threshold=requirement.threshold,
         value=None if count is None or not count.n else count.value,
-        unit="share of rows" if requirement.metric.is_rate else "distance",
-        k=None if count is None else count.k,
+        unit=f"share of {'rows' if found is None else found.unit}" if requirement.metric.is_rate else "distance",
+        k=None if count is None or count.mean is not None else count.k,
         n=None if count is None else count.n,
         errors=0 if count is None else count.errors,
         undecided=0 if count is None else count.undecided,
@@ -183,7 +192,7 @@ def judge(report: Report, requirements: Sequence[Requirement] | None = None) -> 
     ]
     if any(part.verdict is Verdict.FAIL for part in parts):
         return Judgment(Verdict.FAIL, tuple(reasons), parts, settled)
-    reasons += [f"{a.name}: {a.reason}" for a in report.attackers if a.counts is None]
+    reasons += [f"{a.name}: {a.reason}" for a in report.attackers if not a.assessed]
     if not parts:
         reasons.append("the threat model has no requirements, so there is nothing to pass")
     return Judgment(Verdict.INCONCLUSIVE if reasons else Verdict.PASS, tuple(reasons), parts, settled)
