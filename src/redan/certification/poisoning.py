@@ -238,24 +238,36 @@ def certify(
     Raises TargetError where a model does not answer every row, TrainingModeError for one in training mode.
     """
     _two_or_more(classes)
-    pieces, to = partition(samples, plan.models, plan.against), spread(plan, seed)
     votes = np.zeros((len(x), plan.models), dtype=np.int64)
     for model, found in have.items():
         _fits(model, found, plan, len(x), classes)
         votes[:, model] = found
     left = [model for model in range(plan.models) if model not in have]
 
-    def voted(model: int) -> Whole:
-        rows = given(samples, pieces, to, model)
-        return _votes(fit(rows, seed + model), x, classes) if len(rows) else np.zeros(len(x), dtype=np.int64)
+    def one(model: int) -> Whole:
+        return voted(fit, samples, x, plan, model, classes=classes, seed=seed)
 
-    for at, found in local.each(voted, left, workers, lambda: None):
+    for at, found in local.each(one, left, workers, lambda: None):
         votes[:, left[at]] = found
         if keep is not None:
             keep(left[at], found)
-    prediction = plurality(counts(votes, classes))
+    return proven(votes, plan, classes=classes, seed=seed)
+
+
+def voted(fit: Fit, samples: Samples, x: NDArray[Any], plan: Plan, model: int, *, classes: int, seed: int = 0) -> Whole:
+    """Train one of the plan's models and let it vote on x: (N,). One of the steps of `certify`, for a caller's queue."""
+    rows = given(samples, partition(samples, plan.models, plan.against), spread(plan, seed), model)
+    return _votes(fit(rows, seed + model), x, classes) if len(rows) else np.zeros(len(x), dtype=np.int64)
+
+
+def proven(votes: Whole, plan: Plan, *, classes: int, seed: int = 0) -> PoisonCertificate:
+    """What the votes (N, M) of all the plan's models prove, with the seed that they were trained with."""
+    _two_or_more(classes)
     return PoisonCertificate(
-        prediction=prediction, radius=spread_radius(votes, classes, to), votes=votes, against=plan.against
+        prediction=plurality(counts(votes, classes)),
+        radius=spread_radius(votes, classes, spread(plan, seed)),
+        votes=votes,
+        against=plan.against,
     )
 
 
