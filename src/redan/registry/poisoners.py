@@ -32,11 +32,12 @@ from redan.poisoning.unlearnable import ErrorMaximizing, ErrorMinimizing
 from redan.referee import Worst
 from redan.registry.features import Penultimate
 
-__all__ = ["POISONERS", "PoisonerEntry", "poisoner"]
+__all__ = ["POISONERS", "WIDEST", "PoisonerEntry", "poisoner"]
 
 _POISON, _PLANT, _STAMP, _ERODE = "AML.T0020", "AML.T0018.000", "AML.T0043.004", "AML.T0059"  # MITRE ATLAS
 _BACKDOOR = (_POISON, _PLANT, _STAMP)
-_WIDEST = 8192  # values of a row: what least squares factorizes is their square
+WIDEST = 8192
+"""Values of a row that `label-flip` takes at most: what least squares factorizes is their square."""
 _HELD_OUT = 500  # rows: enough to tell flips apart
 
 
@@ -130,9 +131,9 @@ def _random_flips(scene: Scene) -> RandomFlips:  # noqa: ARG001  (it needs nothi
 
 def _label_flip(scene: Scene) -> LossMaximizingFlips:
     width = math.prod(scene.held_out.x.shape[1:])
-    if width > _WIDEST:
+    if width > WIDEST:
         raise SettingError(
-            f"label-flip solves least squares for rows of {_WIDEST} values at most, and these have {width}; "
+            f"label-flip solves least squares for rows of {WIDEST} values at most, and these have {width}; "
             "put label-flip into attacks.skip"
         )
     return LossMaximizingFlips(damage=LeastSquares(validation=_some(scene.held_out)))

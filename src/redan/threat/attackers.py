@@ -43,6 +43,7 @@ __all__ = [
     "Trigger",
     "TriggerName",
     "Untargeted",
+    "trigger_name",
 ]
 
 
@@ -211,6 +212,11 @@ Trigger: TypeAlias = Annotated[
     by_key(PatchTrigger, ColumnsTrigger, words=tuple(TriggerName)),
 ]
 """What calls a backdoor."""
+
+
+def trigger_name(trigger: Trigger) -> str:
+    """What the file calls a trigger."""
+    return str(trigger) if isinstance(trigger, TriggerName) else next(iter(type(trigger).model_fields))
 
 
 class AllToAll(StrEnum):

@@ -22,8 +22,8 @@ from redan.threat.attackers import (
     Poisoning,
     TargetedGoal,
     TargetedRowsGoal,
-    Trigger,
     TriggerName,
+    trigger_name,
 )
 from redan.threat.changes import (
     BytesChange,
@@ -92,7 +92,7 @@ def _check_backdoor(i: int, backdoor: Backdoor, system: System) -> None:
                 raise wrong("must be a label's number for task: multilabel", *key, "target")
         case target:
             _check_class(system, target, *key, "target")
-    name = _form(backdoor.trigger)
+    name = trigger_name(backdoor.trigger)
     fitting = _INPUTS_OF_TRIGGER[name]
     if system.inputs.kind not in fitting:
         allowed = " or ".join(fitting)
@@ -164,13 +164,6 @@ _INPUTS_OF_CHANGE: Mapping[type[Part], tuple[InputKind, ...]] = MappingProxyType
     }
 )
 _NUMBERS = (InputKind.IMAGE, InputKind.TENSOR, InputKind.TABLE)
-
-
-def _form(trigger: Trigger) -> str:
-    """The trigger's name in the file."""
-    return str(trigger) if isinstance(trigger, TriggerName) else next(iter(type(trigger).model_fields))
-
-
 _INPUTS_OF_TRIGGER: Mapping[str, tuple[InputKind, ...]] = MappingProxyType(
     {
         "patch": (InputKind.IMAGE,),

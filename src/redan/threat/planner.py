@@ -14,10 +14,12 @@ from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
 from redan.perturbations.spatial import Spatial
 from redan.protocols import Access, Attack, Ball, Bounded, cost, is_ball, needs
+from redan.registry.poisoners import poisoner
 from redan.robustness import Mode, Named, attacks_of, eot_of
 from redan.threat import attackers as who
 from redan.threat import system as said
 from redan.threat.changes import Change, L0Change, L1Change, L2Change, LinfChange, SpatialChange, SpatialLimits
+from redan.threat.poisoners import PoisonCampaign, poison_campaign, unfit, untestable
 from redan.threat.schema import ThreatModel
 from redan.threat.techniques import Technique, techniques, unrealistic
 
@@ -80,11 +82,15 @@ class Campaign:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Every attacker's campaign, and every technique with its reason: each has one status."""
+    """Every attacker's campaign, and every technique with its reason: each has one status.
+
+    poisonings: poisoning attackers who can be tried; those who cannot are among the campaigns, with the reason.
+    """
 
     campaigns: tuple[Campaign, ...]
     steps: tuple[Step, ...]
     skipped: tuple[str, ...]
+    poisonings: tuple[PoisonCampaign, ...] = ()
 
 
 def _set(change: Change) -> Bounded:
@@ -144,6 +150,21 @@ def _campaign(model: ThreatModel, attacker: who.Attacker, added: Mapping[str, At
     )
 
 
+def _poisons(campaign: PoisonCampaign, model: ThreatModel, known: Mapping[str, Technique]) -> Iterator[Step]:
+    """The steps of a poisoning attacker: what they cost is trained victims, which the reason counts."""
+    labels = "labels may be changed" if campaign.budget.may_change_labels else "labels stay"
+    full, *smaller = campaign.points
+    why = f"mode {model.attacks.mode}, {labels}, {_percent(full.share)} of the training rows, {full.victims} victims"
+    if smaller:
+        why += f", and {smaller[0].victims} each at {', '.join(_percent(point.share) for point in smaller)}"
+    for each in campaign.attacks:
+        yield Step(each.name, Status.CHOSEN, why, known[each.name].ids, campaign.attacker.name)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
 def _outcomes(model: ThreatModel, aim: Aim) -> int:
     """How many outcomes goals and attacks see of an answer."""
     return aim.task.outcomes(model.system.class_count or 2)
@@ -192,7 +213,9 @@ def _asked(campaign: Campaign, attack: Attack[Any, Any], classes: int, eot: int)
     return max(1, most.queries - most.backwards) if most.backwards <= most.queries else None
 
 
-def _left(technique: Technique, model: ThreatModel, campaigns: Sequence[Campaign]) -> Step:
+def _left(
+    technique: Technique, model: ThreatModel, campaigns: Sequence[Campaign], poisonings: Sequence[PoisonCampaign]
+) -> Step:
     """Why a technique that nobody uses is left out."""
 
     def step(status: Status, reason: str) -> Step:
@@ -205,6 +228,16 @@ def _left(technique: Technique, model: ThreatModel, campaigns: Sequence[Campaign
         return step(Status.NOT_REALISTIC, why)
     if not technique.built:
         return step(Status.NOT_TESTABLE, "redan has not built it yet")
+    poisoners = [each.attacker for each in poisonings if unrealistic(technique, (each.attacker,)) is None]
+    if poisoners:
+        entry = poisoner(technique.name)
+        unfitting = [unfit(entry, attacker, model.system) for attacker in poisoners]
+        if None not in unfitting:
+            return step(Status.NOT_REALISTIC, str(unfitting[0]))
+        cannot = untestable(entry, model.system)
+        if cannot is not None:
+            return step(Status.NOT_TESTABLE, cannot)
+        return step(Status.NOT_NEEDED, f"mode {model.attacks.mode} takes others")
     able = [c for c in campaigns if unrealistic(technique, (c.attacker,)) is None]
     if all(campaign.within is None for campaign in able):
         return step(Status.NOT_TESTABLE, str(able[0].reason))
@@ -224,23 +257,32 @@ def plan(model: ThreatModel, added: Mapping[str, Attack[Any, Any]] | None = None
     if unknown:
         told = ", ".join(sorted(names))
         raise SettingError(f"attacks.skip names '{unknown[0]}', which is no attack; redan knows {told}")
-    campaigns = [_built_or_not(model, attacker, added) for attacker in model.attackers]
+    found = [_built_or_not(model, attacker, added) for attacker in model.attackers]
+    campaigns = [each for each in found if isinstance(each, Campaign)]
+    poisonings = [each for each in found if isinstance(each, PoisonCampaign)]
     for name, attack in added.items():
         if name not in model.attacks.skip and not any(name in dict(c.attacks) for c in campaigns):
             why = _why(attack, campaigns)
             raise SetError(f"attacks.add names {name}, which no attacker can use: {why}; leave it out")
     chosen = [step for campaign in campaigns for step in _chosen(campaign, model, known)]
+    chosen += [step for campaign in poisonings for step in _poisons(campaign, model, known)]
     used = {step.attack for step in chosen}
-    left = [_left(technique, model, campaigns) for technique in known.values() if technique.name not in used]
+    left = [
+        _left(technique, model, campaigns, poisonings) for technique in known.values() if technique.name not in used
+    ]
     left += [
         Step(name, Status.SKIPPED, "the threat model says attacks.skip") for name in added if name in model.attacks.skip
     ]
     left.sort(key=lambda step: list(Status).index(step.status))
-    return Plan(tuple(campaigns), (*chosen, *left), tuple(model.attacks.skip))
+    return Plan(tuple(campaigns), (*chosen, *left), tuple(model.attacks.skip), tuple(poisonings))
 
 
-def _built_or_not(model: ThreatModel, attacker: who.Attacker, added: Mapping[str, Attack[Any, Any]]) -> Campaign:
+def _built_or_not(
+    model: ThreatModel, attacker: who.Attacker, added: Mapping[str, Attack[Any, Any]]
+) -> Campaign | PoisonCampaign:
     try:
+        if isinstance(attacker, who.Poisoning):
+            return poison_campaign(model, attacker)
         return _campaign(model, attacker, added)
     except NotBuiltError as error:
         return Campaign(attacker, None, Untargeted(), Access.LABELS, Capability(), (), str(error))

@@ -1,7 +1,7 @@
 """Every technique that redan knows by name: what it is, what it takes, and whether it is built.
 
-The built ones are the registry's attacks; `PLANNED` are those that redan can only name yet. An attacker for whom a
-technique would be realistic is told so: a threat that nobody tests is part of the threat picture.
+The built ones are the registry's attacks and poisoners; `PLANNED` are those that redan can only name yet. An attacker
+for whom a technique would be realistic is told so: a threat that nobody tests is part of the threat picture.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
 from redan.perturbations.spatial import Spatial
+from redan.poisoning.scene import PoisonGoal
 from redan.protocols import Access
 from redan.registry.attacks import ATTACKS
+from redan.registry.poisoners import POISONERS
 from redan.threat import attackers as who
 from redan.threat.attackers import Kind, Knowledge
 from redan.threat.changes import (
@@ -27,6 +29,7 @@ from redan.threat.changes import (
     TextChange,
 )
 from redan.threat.parts import Part
+from redan.threat.poisoners import trigger_class
 from redan.threat.standards import crosswalk
 
 __all__ = ["CHANGES", "PLANNED", "Technique", "subject", "techniques", "unrealistic"]
@@ -50,7 +53,8 @@ class Technique:
     """One technique of one kind of attacker.
 
     knowledge: the least that it takes. changes: what it does to an input (evasion); goals: what it is for
-    (poisoning, extraction). labels: whether poison needs other labels. registered: the registry's ids, if it is built.
+    (poisoning, extraction). labels: whether poison needs other labels. triggers: those that it plants, by their classes
+    in `redan.poisoning.triggers`; empty: any. registered: the registry's ids, if it is built.
     """
 
     name: str
@@ -60,6 +64,7 @@ class Technique:
     changes: tuple[type[Part], ...] = ()
     goals: tuple[type, ...] = ()
     labels: bool = False
+    triggers: tuple[type, ...] = ()
     registered: tuple[str, ...] = ()
 
     @property
@@ -117,17 +122,8 @@ PLANNED: tuple[Technique, ...] = (
     _scores("moeva", "Simonetto 2022, arXiv:2112.01156", TableChange),
     _scores("gamma", "Demetrio 2021, arXiv:2003.13526", BytesChange),
     _gradients("malconv-padding", "Kolosnjaji 2018, arXiv:1803.04173", BytesChange),
-    _poison("badnets", "Gu 2017, arXiv:1708.06733", who.BackdoorGoal, labels=True),
-    _poison("blended", "Chen 2017, arXiv:1712.05526", who.BackdoorGoal, labels=True),
     _poison("wanet", "Nguyen 2021, arXiv:2102.10369", who.BackdoorGoal, labels=True),
-    _poison("label-consistent", "Turner 2019, arXiv:1912.02771", who.BackdoorGoal),
-    _poison("sleeper-agent", "Souri 2022, arXiv:2106.08970", who.BackdoorGoal),
-    _poison("feature-collision", "Shafahi 2018, arXiv:1804.00792", who.TargetedRowsGoal),
     _poison("bullseye-polytope", "Aghakhani 2021, arXiv:2005.00191", who.TargetedRowsGoal),
-    _poison("gradient-matching", "Geiping 2021, arXiv:2009.02276", who.TargetedRowsGoal),
-    _poison("label-flip", "Paudice 2018, arXiv:1803.00992", who.Availability, labels=True),
-    _poison("gradient-poisoning", "Biggio 2012, arXiv:1206.6389", who.Availability),
-    _poison("unlearnable-examples", "Huang 2021, arXiv:2101.04898", who.Availability),
     _copy("knockoff-nets", "Orekondy 2019, arXiv:1812.02766", Knowledge.LABELS),
     _copy("jacobian-augmentation", "Papernot 2017, arXiv:1602.02697", Knowledge.LABELS, who.TransferGoal),
     _copy("copycat-cnn", "Correia-Silva 2018, arXiv:1806.05476", Knowledge.LABELS),
@@ -149,7 +145,19 @@ def techniques() -> tuple[Technique, ...]:
         built[entry.name] = Technique(
             entry.name, Kind.EVASION, paper, _SEES[entry.access], (*before, *changes), registered=entry.techniques
         )
-    return (*built.values(), *PLANNED)
+    poison = (
+        Technique(
+            each.name,
+            Kind.POISONING,
+            each.paper,
+            goals=(_GOALS[each.goal],),
+            labels=each.labels,
+            triggers=each.triggers,
+            registered=each.techniques,
+        )
+        for each in POISONERS
+    )
+    return (*built.values(), *poison, *PLANNED)
 
 
 def subject(technique: Technique) -> str:
@@ -157,15 +165,16 @@ def subject(technique: Technique) -> str:
     if technique.kind is Kind.EVASION:
         return f"evasion/{technique.knowledge}"
     if technique.kind is Kind.POISONING:
-        return f"poisoning/{_POISONS[technique.goals[0]]}"
+        return f"poisoning/{next(goal for goal, wanted in _GOALS.items() if wanted in technique.goals)}"
     return "extraction/fidelity" if who.FidelityGoal in technique.goals else "extraction/transfer"
 
 
-_POISONS: dict[type, str] = {
-    who.BackdoorGoal: "backdoor",
-    who.TargetedRowsGoal: "targeted rows",
-    who.Availability: "availability",
+_GOALS: dict[PoisonGoal, type] = {
+    PoisonGoal.BACKDOOR: who.BackdoorGoal,
+    PoisonGoal.TARGETED_ROWS: who.TargetedRowsGoal,
+    PoisonGoal.AVAILABILITY: who.Availability,
 }
+"""The file's goal for each of poisoners'."""
 
 
 def unrealistic(technique: Technique, attackers: tuple[who.Attacker, ...]) -> str | None:
@@ -192,6 +201,10 @@ def _unfit(technique: Technique, attacker: who.Attacker) -> str | None:
                 return f"it is not for the goal of {name}"
             if technique.labels and not capability.may_change_labels:
                 return f"it changes labels, and {name} may not"
+            match goal:
+                case who.BackdoorGoal(backdoor=backdoor) if technique.triggers:
+                    if not issubclass(trigger_class(backdoor.trigger), technique.triggers):
+                        return f"it does not plant {who.trigger_name(backdoor.trigger)}, which is the trigger of {name}"
         case who.Extraction(name=name, goal=goal, knowledge=knowledge):
             if type(goal) not in technique.goals:
                 return f"it is not for the goal of {name}"
