@@ -46,7 +46,7 @@ KEYS = {
     },
     "attackers": {
         *("name", "kind", "techniques", "change", "knowledge", "status", "reason", "counts", "attacks", "by_class"),
-        *("curve", "success_8bit", "diagnosis", "why", "goal", "impact", "strength", "retries"),
+        *("curve", "success_8bit", "diagnosis", "why", "goal", "impact", "strength", "retries", "poisoning"),
     },
     "preflight": {"check", "level", "status", "detail", "remedy"},
 }

@@ -60,6 +60,7 @@ def attacker(
         if doubt
         else [],
         "retries": [],
+        "poisoning": None,
     }
 
 

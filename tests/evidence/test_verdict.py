@@ -18,7 +18,8 @@ from redan.evidence.verdict import judge
 
 PASS, FAIL, OPEN = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
 RATES = (Metric.CLEAN_ACCURACY, Metric.ROBUST_ACCURACY, Metric.ATTACK_SUCCESS_RATE)
-UNBUILT = [metric for metric in Metric if metric not in {*RATES, Metric.WORST_CLASS_ROBUST_ACCURACY}]
+OF_POISON = (Metric.BACKDOOR_SUCCESS, Metric.POISONED_ACCURACY)
+UNBUILT = [metric for metric in Metric if metric not in {*RATES, *OF_POISON, Metric.WORST_CLASS_ROBUST_ACCURACY}]
 MANY = settings(max_examples=200, deadline=None, derandomize=True)
 
 
@@ -240,6 +241,15 @@ def test_a_metric_that_is_not_built_is_inconclusive_by_name(metric: Metric) -> N
     assert found.verdict is OPEN
     assert f"{metric} is not built yet" in found.reasons[0]
     assert found.requirements[0].value is None
+
+
+@pytest.mark.parametrize("metric", OF_POISON)
+def test_a_metric_of_poison_says_nothing_of_an_attacker_who_changes_inputs(metric: Metric) -> None:
+    requirement = required(metric, Direction.AT_LEAST, 0.0, "anyone")
+    found = judge(report(attacker(Fates(robust=1000))), [requirement])
+    assert found.verdict is OPEN
+    assert f"{metric} is not measured against an attacker of kind evasion" in found.reasons[0]
+    assert (found.requirements[0].value, found.settled) == (None, True)
 
 
 def test_an_attacker_who_is_not_built_is_inconclusive_and_named() -> None:
