@@ -20,7 +20,7 @@ from typing import (
     get_type_hints,
 )
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from redan.rows import PerturbationSet, Rows
 
@@ -185,6 +185,7 @@ class Needs(NamedTuple):
     within: type[Any]
 
 
+_SHOWN = 64  # parts of a tuple that settings name: a value may hold the names of 60,000 rows
 _VERBS: dict[Any, Access] = {Labels: Access.LABELS, Scores: Access.SCORES, Gradients: Access.GRADIENTS}
 
 
@@ -230,5 +231,10 @@ def settings(value: object) -> str:
         inner = ", ".join(f"{f.name}={settings(getattr(value, f.name))}" for f in fields(value) if f.repr)
         return f"{type(value).__name__}({inner})"
     if isinstance(value, tuple | list):
-        return f"({', '.join(settings(part) for part in value)})"
+        more = f", … {len(value)} in all" if len(value) > _SHOWN else ""
+        return f"({', '.join(settings(part) for part in value[:_SHOWN])}{more})"
+    if hasattr(value, "shape") and getattr(value, "ndim", 0):
+        return f"{type(value).__name__} {tuple(value.shape)}"
+    if isinstance(value, nn.Module):
+        return type(value).__name__
     return str(getattr(value, "__qualname__", None) or repr(value))

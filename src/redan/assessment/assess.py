@@ -16,9 +16,11 @@ from redan.assessment.distrust import distrust
 from redan.assessment.measuring import on_levels
 from redan.assessment.opening import begin, check_parts, first_line, on_path, reopened, same_run
 from redan.assessment.pictures import keep_pictures
+from redan.assessment.poisoning import keep_poison_pictures, poison
 from redan.assessment.preflight import Budget, Level, Requirement, Scene, preflight, refuse
 from redan.assessment.recording import Recorder
 from redan.assessment.session import Prepared, Session, Stage, job_of, told
+from redan.assessment.workshop import Workshop
 from redan.engine.intake import checked_rows, row_names
 from redan.engine.outcomes import Outcomes
 from redan.engine.run import run
@@ -49,7 +51,8 @@ def _read(threat_model: str | PathLike[str], *, trust_pickle: bool = False) -> P
     built = build(model, folder, trust_pickle=trust_pickle)
     x, y = checked_rows(built.x, built.y, built.target, built.task)
     built = replace(built, x=x, y=y)
-    return Prepared(loaded, steps, built, tuple(row_names(x, built.ids)), ())
+    shop = Workshop(loaded.path).checked() if steps.poisonings else None
+    return Prepared(loaded, steps, built, tuple(row_names(x, built.ids)), (), shop)
 
 
 def read_run(threat_model: str | PathLike[str], head: RunLine, *, trust_pickle: bool = False) -> Prepared:
@@ -158,6 +161,7 @@ def _sat(work: Session, start: float, *, resumed: bool) -> None:
         why, rows, hit = _worked(work)
         if not hit:
             distrust(work, rows)
+            poison(work)
             hit = [work.purse.hit] if work.purse.hit else []
     except BaseException as error:
         why = "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
@@ -167,6 +171,7 @@ def _sat(work: Session, start: float, *, resumed: bool) -> None:
     last = EndedLine(why=why, rows=rows, limits_hit=hit, seconds=_since(start))
     found.see(last)
     keep_pictures(ready.loaded.model, ready.built, folder, found)
+    keep_poison_pictures(folder, found, None if ready.shop is None else ready.shop.bounds)
     calls = calls_line(target, ready.plan)
     found.see(*calls)
     folder.append(*calls, last)
@@ -217,6 +222,7 @@ def _begun(ready: Prepared, out: str | PathLike[str] | None, gate: bool | None) 
         id=folder.id,
         gate=model.statistics.gate if gate is None else gate,
         eight_bit=isinstance(model.system.inputs, ImageInputs) and on_levels(ready.built.x, ready.built.target.bounds),
+        shop=ready.shop,
     )
     return folder, begin(folder, head, ready.loaded.content)
 

@@ -15,10 +15,11 @@ from torch import Tensor
 from redan.assessment.build import Built
 from redan.assessment.parts import change_of, goal_of, plan_parts, standard_heads, techniques_of
 from redan.assessment.preflight import Finding
+from redan.assessment.workshop import Workshop
 from redan.engine.intake import probes
 from redan.errors import EvidenceError
 from redan.evidence.folder import MODEL, RunFolder, digest, file_digest
-from redan.evidence.log import AttackerHead, AttackHead, RunLine
+from redan.evidence.log import AttackerHead, AttackHead, PoisonerHead, PoisoningHead, PoisonPoint, RunLine
 from redan.evidence.report import CheckPart
 from redan.evidence.summary import Summary, summary
 from redan.protocols import Access, needs, settings
@@ -27,6 +28,8 @@ from redan.targets.fast import Cheaper, recorded
 from redan.targets.torch import accelerated
 from redan.threat.file import Loaded
 from redan.threat.planner import Campaign, Plan
+from redan.threat.poisoners import Point, PoisonCampaign
+from redan.threat.schema import ThreatModel
 from redan.threat.system import Impacts
 
 _MEANT = {
@@ -34,6 +37,7 @@ _MEANT = {
     "model": "the model",
     "data": "the data",
     "rows": "the rows drawn",
+    "training": "the training rows, or the file with the training function",
     "redan": "redan itself",
 }
 
@@ -69,6 +73,7 @@ def first_line(
     id: str,
     gate: bool,
     eight_bit: bool,
+    shop: Workshop | None = None,
 ) -> RunLine:
     """What a run's log begins with. run: `digests`."""
     model = loaded.model
@@ -81,7 +86,7 @@ def first_line(
         ids=list(names),
         labels=built.y.tolist(),
         requirements=list(model.requirements),
-        attackers=[_attacker(campaign, model.system.impact) for campaign in plan.campaigns],
+        attackers=_attackers(plan, model, shop),
         preflight=checks,
         plan=plan_parts(plan),
         standards=standard_heads(model),
@@ -98,6 +103,43 @@ def first_line(
     )
 
 
+def _attackers(plan: Plan, model: ThreatModel, shop: Workshop | None) -> list[AttackerHead]:
+    """Every attacker in the order of the file."""
+    found = {campaign.attacker.name: _attacker(campaign, model.system.impact) for campaign in plan.campaigns}
+    for campaign in plan.poisonings:
+        points = campaign.points if shop is None else shop.points(campaign)
+        found[campaign.attacker.name] = _poisoner(campaign, points, plan, model)
+    return [found[attacker.name] for attacker in model.attackers if attacker.name in found]
+
+
+def _poisoner(campaign: PoisonCampaign, points: Sequence[Point], plan: Plan, model: ThreatModel) -> AttackerHead:
+    attacker, said, impact = campaign.attacker, model.poisoning, model.system.impact.poisoning
+    return AttackerHead(
+        name=attacker.name,
+        kind=str(attacker.kind),
+        why=attacker.why,
+        goal=goal_of(attacker),
+        impact=None if impact is None else str(impact),
+        techniques=techniques_of(attacker),
+        change=change_of(attacker),
+        radius=None,
+        knowledge="training",
+        usd_per_1000_queries=None,
+        status="assessed",
+        reason=None,
+        attacks=[],
+        poisoning=PoisoningHead(
+            goal=campaign.goal.value,
+            poisoners=[PoisonerHead(name=each.name, techniques=list(each.techniques)) for each in campaign.attacks],
+            points=[PoisonPoint(share=point.share, victims=point.victims) for point in points],
+            clean=max(point.victims for each in plan.poisonings for point in each.points),
+            margin=said.margin,
+            inspected=said.detect,
+            parts=0 if said.certify is None else said.certify.parts * said.certify.copies,
+        ),
+    )
+
+
 def _attacker(campaign: Campaign, impacts: Impacts) -> AttackerHead:
     attacker, built = campaign.attacker, campaign.within is not None
     assessed = built and bool(campaign.attacks)
@@ -107,10 +149,10 @@ def _attacker(campaign: Campaign, impacts: Impacts) -> AttackerHead:
         name=attacker.name,
         kind=str(attacker.kind),
         why=attacker.why,
-        goal=goal_of(campaign),
+        goal=goal_of(attacker),
         impact=None if impact is None else str(impact),
         techniques=techniques_of(attacker),
-        change=change_of(campaign),
+        change=change_of(attacker),
         radius=float(radius) if assessed and radius is not None else None,
         knowledge=campaign.sees if assessed else None,
         usd_per_1000_queries=campaign.capability.usd_per_1000_queries,
@@ -171,7 +213,7 @@ def reopened(where: str) -> tuple[RunFolder, Summary]:
 
 def changed_since(head: RunLine, found: dict[str, str | None]) -> list[str]:
     """What of everything that decides a run is not what it was, in words."""
-    other = [words for key, words in _MEANT.items() if head.digests.get(key) != found[key]]
+    other = [words for key, words in _MEANT.items() if head.digests.get(key) != found.get(key)]
     return other if head.environment.get("torch") == version("torch") else [*other, "the version of torch"]
 
 

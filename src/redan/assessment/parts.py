@@ -6,22 +6,26 @@ from redan.evidence.log import StandardHead
 from redan.evidence.report import PlanPart
 from redan.threat import attackers as who
 from redan.threat.parts import Part
-from redan.threat.planner import Campaign, Plan
+from redan.threat.planner import Plan
 from redan.threat.schema import ThreatModel
 from redan.threat.standards import crosswalk, subjects_of
 
 
-def change_of(campaign: Campaign) -> str | None:
+def change_of(attacker: who.Attacker) -> str | None:
     """What the attacker may change, in the file's words."""
-    match campaign.attacker:
+    match attacker:
         case who.Evasion(change=change):
             return ", ".join(f"{key}: {value}" for key, value in change.model_dump(mode="json").items())
+        case who.Poisoning(capability=capability):
+            labels = "labels too" if capability.may_change_labels else "labels stay true"
+            of = f" of {', '.join(capability.sources)}" if capability.sources else ""
+            return f"{100 * capability.share:g} % of the training rows{of}, {labels}"
     return None
 
 
-def goal_of(campaign: Campaign) -> str:
+def goal_of(attacker: who.Attacker) -> str:
     """What the attacker wants, in the file's words."""
-    goal = campaign.attacker.goal
+    goal = attacker.goal
     said = goal.model_dump(mode="json", exclude_none=True) if isinstance(goal, Part) else goal
     return ", ".join(f"{key}: {value}" for key, value in said.items()) if isinstance(said, dict) else str(said)
 

@@ -10,6 +10,7 @@ import torch
 from redan.assessment.build import Built
 from redan.assessment.opening import digests
 from redan.assessment.preflight import Finding
+from redan.assessment.workshop import Workshop
 from redan.engine.block import Job
 from redan.engine.run import Progress
 from redan.errors import SettingError
@@ -43,11 +44,14 @@ class Prepared:
     built: Built
     names: tuple[str, ...]
     findings: tuple[Finding, ...]
+    shop: Workshop | None = None
+    """Where victims are trained; None where nobody poisons."""
 
     @property
     def digests(self) -> dict[str, str | None]:
         """sha256 of everything that decides the run."""
-        return digests(self.loaded, self.built, self.names)
+        found = digests(self.loaded, self.built, self.names)
+        return found if self.shop is None else {**found, "training": self.shop.digest_of_training}
 
 
 @dataclass(frozen=True, slots=True)

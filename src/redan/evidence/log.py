@@ -274,6 +274,9 @@ class InspectedLine(_Line):
     repairs: list[RepairPart]
     trigger: TriggerPart | None
     notes: list[str]
+    pictures: str | None
+    """File under inputs/ with a few poisoned rows and the triggers; None where there is nothing to look at."""
+    sha256: str
     seconds: float
 
 

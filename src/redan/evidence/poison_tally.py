@@ -66,7 +66,7 @@ class PoisonTally:
         for key in sorted(self.victims):
             whole.update(plain(self.victims[key]))
         if self.inspected is not None:
-            whole.update(dumped(self.inspected.model_copy(update={"seconds": 0.0})))
+            whole.update(dumped(self.inspected.model_copy(update={"seconds": 0.0, "pictures": None})))
         return whole.digest()
 
     def strongest(self, clean: Mapping[int, VictimLine], confidence: float) -> str | None:

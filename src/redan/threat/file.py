@@ -41,6 +41,8 @@ class Loaded(NamedTuple):
     """SHA-256 of the file's bytes, in hexadecimal."""
     content: bytes
     """The file's bytes."""
+    path: Path
+    """The file, absolute."""
 
 
 def read(path: str | PathLike[str]) -> Loaded:
@@ -59,7 +61,7 @@ def read(path: str | PathLike[str]) -> Loaded:
             raise _refusal(path, problems(error, root)) from None
     except RecursionError:
         raise ThreatModelError(f"{path} is nested too deeply to be a threat model") from None
-    return Loaded(model, path.absolute().parent, hashlib.sha256(content).hexdigest(), content)
+    return Loaded(model, path.absolute().parent, hashlib.sha256(content).hexdigest(), content, path.absolute())
 
 
 def _bytes(path: Path) -> bytes:
