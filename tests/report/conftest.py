@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import yaml
 
 import redan
 from redan.errors import ReportError
+from redan.evidence.pictures import PoisonPictures
 from redan.evidence.report import Doubt, Report, Tried, Verdict
 from redan.evidence.requirement import Requirement
 from redan.report.gallery import Example, Gallery
@@ -133,6 +135,253 @@ def gallery() -> Gallery:
         )
 
     return Gallery(examples=(example(1, 28, 28), example(3, 16, 20), example(7)))
+
+
+def mean(*each: float, rows: int = 1000, reach: float = 0.02) -> dict[str, Any]:
+    """A rate over victims; its interval is about right."""
+    value = sum(each) / len(each)
+    method = "clopper-pearson" if rows == 1 else "student-t"
+    reach = 0.2 if rows == 1 else reach
+    ends = {"low": max(0.0, value - reach), "high": min(1.0, value + reach)}
+    return {"value": value, **ends, "confidence": 0.95, "method": method, "rows": rows, "each": list(each)}
+
+
+def point(share: float, success: dict[str, Any] | None, accuracy: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
+    """One share of 6,000 training rows."""
+    n = 0 if accuracy is None else len(accuracy["each"])
+    changed = round(6000 * share)
+    clean = None if success is None else mean(*[0.011 if success["rows"] > 1 else 0.0] * n, rows=success["rows"])
+    lost = 0.0 if accuracy is None else accuracy["value"] - 0.893
+    same = {"difference": lost, "low": lost - 0.003, "high": lost + 0.003, "confidence": 0.95, "margin": 0.01}
+    same |= {"pairs": n, "shown": "equivalent" if abs(lost) < 0.007 else "not shown"}
+    return {
+        **{"share": share, "used": changed / 6000, "changed": changed, "victims": n, "errors": 0, "undecided": 0},
+        **{"success": success, "clean_success": clean, "accuracy": accuracy},
+        "clean_accuracy": None if accuracy is None else mean(*[0.893] * n),
+        "equivalence": None if accuracy is None else same,
+        **more,
+    }
+
+
+def poisoner(name: str, points: Sequence[dict[str, Any]], breaks_at: float | None, **more: Any) -> dict[str, Any]:
+    """One attack, done unless more says otherwise."""
+    said = {"settings": f"{name}(seed=0)", "techniques": ["AML.T0020"], "status": "done", "reason": None}
+    return {"name": name, "points": list(points), "breaks_at": breaks_at, **said, **more}
+
+
+def _victims(of: float, accuracy: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    draw = random.Random(f"{of} {accuracy}")
+    near = [[min(1.0, max(0.0, at + draw.uniform(-0.02, 0.02))) for _ in range(10)] for at in (of, accuracy)]
+    return mean(*near[0]), mean(*near[1], reach=0.008)
+
+
+def _undone(name: str, reason: str, *keys: str) -> dict[str, Any]:
+    return {"name": name, "status": "not applicable", "reason": reason, **dict.fromkeys(keys)}
+
+
+DETECTOR = ("auc", "recall", "found", "caught", "q")
+REPAIR = ("removed", "success", "accuracy", "success_before", "accuracy_before", "reached")
+
+
+def _rich() -> dict[str, Any]:
+    """Everything that can be measured of a backdoor."""
+    shares = (0.01, 0.003, 0.001, 0.0003)
+    badnets = [point(s, *_victims(a, 0.89)) for s, a in zip(shares, (0.973, 0.93, 0.62, 0.04), strict=True)]
+    blended = [point(s, *_victims(a, 0.888)) for s, a in zip(shares, (0.9, 0.7, 0.2, 0.03), strict=True)]
+    sinusoid = [point(s, *_victims(a, 0.886)) for s, a in zip(shares[:3], (0.88, 0.3, 0.05), strict=True)]
+    found = ((0.998, 0.97, 61, 60), (0.91, 0.44, 12, 9), (0.52, 0.01, None, None))
+    names = ("spectral-signatures", "activation-clustering", "near-duplicates")
+    before = {"success_before": 0.97, "accuracy_before": 0.89, "until": 0.05}
+    return {
+        "goal": "backdoor",
+        "poisoners": [
+            poisoner("badnets", badnets, 0.001),
+            poisoner("blended-injection", blended, 0.001),
+            poisoner("sig", sinusoid, 0.003, status="cut", reason="our limit of seconds ended it"),
+            poisoner("sleeper-agent", [], None, status="not applicable", reason="the attacker has no surrogate"),
+        ],
+        "strongest": "badnets",
+        "detectors": [
+            *(
+                {"name": name, "status": "done", "reason": None, "q": 0.1, **dict(zip(DETECTOR, values, strict=False))}
+                for name, values in zip(names, found, strict=True)
+            ),
+            _undone("confident-learning", "it needs scores of held-out models", *DETECTOR),
+        ],
+        "sources": [
+            {"source": "supplier-b", "rows": 1500, "poisoned": 60, "suspicious": 55},
+            {"source": "supplier-a", "rows": 3000, "poisoned": 0, "suspicious": 4},
+            {"source": "supplier-c", "rows": 1500, "poisoned": 0, "suspicious": 1},
+        ],
+        "repairs": [
+            {"name": "unlearning", "status": "done", "reason": None, "removed": None, "success": 0.02}
+            | {"accuracy": 0.882, "reached": True, **before},
+            {"name": "fine-pruning", "status": "done", "reason": None, "removed": None, "success": 0.41}
+            | {"accuracy": 0.86, "reached": False, **before},
+            {"name": "without-suspects", "status": "done", "reason": None, "removed": 66, "success": 0.012}
+            | {"accuracy": 0.891, "reached": True, **before},
+            {**_undone("loss-isolation", "the training gives no losses", *REPAIR), "until": 0.05},
+        ],
+        "trigger": {
+            "flagged": [2],
+            "target": 2,
+            "anomaly": [-0.4, 0.3, 4.7, 0.0, 1.1, None, -1.2, 0.6, -0.1, 0.2],
+            "overlap": 0.71,
+        },
+        "certificate": {
+            **{"method": "deep partition aggregation", "parts": 250, "copies": 1, "rows": 500, "share": 0.0015},
+            "counts": "rows",
+            "points": [
+                {"changes": n, "right": r}
+                for n, r in ((0, 401), (1, 388), (2, 371), (4, 330), (8, 240), (12, 130), (20, 31), (30, 0))
+            ],
+        },
+        "notes": ["the training data name no trusted rows: detectors were given 200 of the test rows"],
+    }
+
+
+def _nothing() -> dict[str, Any]:
+    """Everything was not applicable."""
+    return {
+        "goal": "backdoor",
+        "poisoners": [
+            poisoner(name, [], None, status="not applicable", reason="the inputs have no bounds")
+            for name in ("badnets", "sleeper-agent")
+        ],
+        "strongest": None,
+        "detectors": [_undone("spectral-signatures", "there is no poison to look for", *DETECTOR)],
+        "sources": [],
+        "repairs": [{**_undone("fine-pruning", "there is no victim to repair", *REPAIR), "until": 0.05}],
+        "trigger": None,
+        "certificate": None,
+        "notes": [],
+    }
+
+
+def _targeted() -> dict[str, Any]:
+    """Chosen rows, a victim each."""
+    hits = [[1.0] * 14 + [0.0] * 6, [1.0] * 4 + [0.0] * 16]
+    none = dict.fromkeys(("clean_success", "clean_accuracy", "equivalence"))
+    matching = [
+        point(s, mean(*h, rows=1), mean(*[0.89] * 20), **none) for s, h in zip((0.01, 0.002), hits, strict=True)
+    ]
+    return {
+        **_nothing(),
+        "goal": "targeted rows",
+        "poisoners": [poisoner("gradient-matching", matching, 0.01)],
+        "strongest": "gradient-matching",
+    }
+
+
+def _availability() -> dict[str, Any]:
+    """Accuracy alone; one share, where a victim failed and one was left out."""
+    lower = point(0.05, None, mean(0.71, 0.69, 0.73), victims=3, errors=1, undecided=1)
+    lower["equivalence"] = {**lower["equivalence"], "low": -0.22, "high": -0.15, "shown": "different"}
+    return {
+        **_nothing(),
+        "goal": "availability",
+        "poisoners": [poisoner("label-flips", [lower], 0.05)],
+        "strongest": "label-flips",
+    }
+
+
+CONTRIBUTOR = "data contributor"
+
+
+def _poisoned(kind: str) -> Report:
+    part = {"rich": _rich, "nothing": _nothing, "targeted": _targeted, "availability": _availability}[kind]()
+    metric, at = {"targeted": ("attack_success_rate", 0.1), "availability": ("poisoned_accuracy", 0.85)}.get(
+        kind, ("backdoor_success", 0.1)
+    )
+    best = next((each["points"][0] for each in part["poisoners"] if each["points"]), None)
+    rate = None if best is None else best["success"] or best["accuracy"]
+    whole = rate is not None and rate["rows"] == 1
+    verdict = Verdict.INCONCLUSIVE if rate is None else Verdict.FAIL
+    said = "no poisoner could be used: the inputs have no bounds" if rate is None else "shown to miss the threshold"
+    ends = None if rate is None else {**{k: rate[k] for k in ("low", "high", "confidence", "method")}, "sides": 2}
+    attacker = {
+        **{"name": CONTRIBUTOR, "kind": "poisoning", "why": "suppliers label their own pictures"},
+        **{"goal": part["goal"], "impact": "high", "techniques": ["AML.T0020"], "change": None, "knowledge": None},
+        **{"status": "assessed", "reason": None, "strength": "standard", "counts": None, "attacks": [], "by_class": []},
+        **{"curve": [], "success_8bit": None, "diagnosis": [], "retries": [], "poisoning": part},
+    }
+    return Report.model_validate(
+        {
+            **{"schema_version": 1, "verdict": verdict, "exit_code": verdict.exit_code},
+            "reasons": [f"{metric} against {CONTRIBUTOR}: {said}"],
+            "system": "garment-sorter",
+            "classes": [
+                "t-shirt",
+                "trouser",
+                "pullover",
+                "dress",
+                "coat",
+                "sandal",
+                "shirt",
+                "sneaker",
+                "bag",
+                "ankle-boot",
+            ],
+            "requirements": [
+                {
+                    **{"metric": metric, "against": CONTRIBUTOR, "threshold": at, "certified": None},
+                    "direction": "at_least" if kind == "availability" else "at_most",
+                    "value": None if rate is None else rate["value"],
+                    "unit": "share of rows" if rate is None else "share of victims",
+                    "k": 14 if whole else None,
+                    "n": None if rate is None else len(rate["each"]),
+                    **{"errors": 0, "undecided": 0, "interval": ends, "rows_to_decide": None},
+                    "bound_used": None if rate is None else rate["high" if kind == "availability" else "low"],
+                    **{"verdict": verdict, "reasons": [said]},
+                }
+            ],
+            "attackers": [attacker],
+            "risks": [
+                {"rank": 1, "attacker": CONTRIBUTOR, "impact": "high", "success_rate": 0.97, "median_queries": None}
+                | {"usd_per_success": None}
+            ],
+            **{"preflight": [], "plan": [], "standards": [], "skipped": [], "errors": [], "limits_hit": []},
+            **{"calls": None, "shows_not": ["Another training may be poisoned more easily."]},
+            "run": {
+                **{"id": "20260101T000000Z-abcdef", "folder": "runs/20260101T000000Z-abcdef", "seconds": 812.0},
+                **{"started": "2026-01-01T00:00:00+00:00", "mode": "default", "seed": 0, "rows": 500, "planned": 500},
+                **{"gate": False, "confidence": 0.95, "family": "holm", "reproducible": True},
+                "model_stochastic": False,
+            },
+            "environment": {"redan": "0"},
+            "digests": {"model": "00", "evidence": "11"},
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def poisoned() -> dict[str, Report]:
+    """Reports of poisoning attackers: rich, nothing (not applicable), targeted, availability."""
+    return {kind: _poisoned(kind) for kind in ("rich", "nothing", "targeted", "availability")}
+
+
+@pytest.fixture
+def planted() -> Gallery:
+    """What the rich report's attacker planted: a patch on three of four rows, a blend on the last."""
+    draw = torch.Generator().manual_seed(0)
+    clean = (torch.rand(4, 1, 4, 4, generator=draw)).repeat_interleave(7, 2).repeat_interleave(7, 3)
+    changed = clean.clone()
+    changed[:3, :, -4:-1, -4:-1] = 1.0
+    changed[3] += 0.05 * torch.rand(1, 28, 28, generator=draw)
+    black, mask = torch.zeros(1, 28, 28), torch.zeros(28, 28)
+    black[:, -4:-1, -4:-1], mask[-5:-1, -4:-1] = 1.0, 0.9
+    pictures = PoisonPictures(
+        attacker=0,
+        clean=clean,
+        poisoned=changed.clamp(0, 1),
+        before=torch.tensor([5, 1, 8, 2]),
+        after=torch.tensor([2, 2, 2, 2]),
+        planted=black,
+        mask=mask,
+        pattern=torch.rand(1, 28, 28, generator=draw),
+        bounds=(0.0, 1.0),
+    )
+    return Gallery(poisoned=(pictures,))
 
 
 def missing(reason: str) -> None:

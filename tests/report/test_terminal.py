@@ -166,7 +166,7 @@ def test_large_numbers_stay_whole_beside_long_names(report: Report) -> None:
         update={"name": "my-own-attack with a name that goes on for a while", "queries": 1_234_567_890}
     )
     part = report.attackers[0].model_copy(update={"attacks": [large]})
-    text = printed(attacker(part))
+    text = printed(attacker(report, part))
     fits(text)
     assert " 1,234,567,890 " in text
     assert all(word in text for word in large.name.split())
@@ -211,8 +211,9 @@ def test_names_are_text_and_no_markup(shop: Write) -> None:
 
 
 def test_an_attacker_who_was_not_assessed_is_one_line(report: Report) -> None:
-    text = flat(printed(attacker(report.attackers[2])))
-    assert text == "supplier poisoning, not built: attackers of kind poisoning are not built yet"
+    part = report.attackers[2]
+    assert part.reason
+    assert flat(printed(attacker(report, part))) == f"supplier poisoning, not built: {part.reason}"
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from redan.evidence.folder import is_url
+from redan.evidence.poisoned import PoisoningPart
 from redan.evidence.report import Report, RequirementPart
 from redan.evidence.requirement import Metric, Requirement
 from redan.evidence.verdict import judge
@@ -25,8 +27,9 @@ def log_report(report: Report, *, prefix: str = "redan", evidence: bool = True) 
 
     Metrics, `<prefix>/<metric>/<attacker>/…` with what the name may not hold as "_": rate (k / n; rows that errored or
     stayed undecided count as broken), low and high (the two-sided interval at the report's confidence), n, errors,
-    undecided. Clean accuracy and the robust accuracy against each attacker that was assessed are there in any case,
-    other metrics where the report has a requirement of them. Tags, `<prefix>.…`: verdict, exit_code, reasons, run,
+    undecided. Clean accuracy and the robust accuracy against each attacker that was assessed are there in any case, and
+    of one who changes training rows what the strongest poison does at the whole share (n: victims); other metrics
+    where the report has a requirement of them. Tags, `<prefix>.…`: verdict, exit_code, reasons, run,
     mode, seed, digests, and the verdict of each requirement. Artifacts, below `<prefix>/`: report.json and, if
     `evidence`, the run folder under its id, unless it lies elsewhere than on this machine.
 
@@ -42,17 +45,39 @@ def log_report(report: Report, *, prefix: str = "redan", evidence: bool = True) 
 
 def _metrics(report: Report, prefix: str) -> dict[str, float]:
     """Every rate with its interval and counts, by MLflow's name."""
-    assessed = [attacker.name for attacker in report.attackers if attacker.counts is not None]
+    assessed = [part.name for part in report.attackers if part.assessed and part.poisoning is None]
     always = [Requirement(metric=Metric.ROBUST_ACCURACY, at_least=0.0, against=name) for name in assessed]
     if assessed:
         always.append(Requirement(metric=Metric.CLEAN_ACCURACY, at_least=0.0))
     names = _names(report)
+    found = {
+        f"{metric}/{names[part.name]}": figures
+        for part in report.attackers
+        if part.poisoning is not None
+        for metric, figures in _poisoned(part.poisoning)
+    }
+    judged = (*judge(report, always).requirements, *report.requirements)
+    found |= {_key(part, names, "/"): _figures(part) for part in judged}
     return {
-        f"{prefix}/{_key(part, names, '/')}/{figure}": float(value)
-        for part in (*judge(report, always).requirements, *report.requirements)
-        for figure, value in _figures(part).items()
+        f"{prefix}/{key}/{figure}": float(value)
+        for key, figures in found.items()
+        for figure, value in figures.items()
         if value is not None
     }
+
+
+def _poisoned(part: PoisoningPart) -> Iterator[tuple[str, dict[str, float | None]]]:
+    """What the victims of the strongest poison do at the attacker's whole share."""
+    strongest = next((each for each in part.poisoners if each.name == part.strongest and each.points), None)
+    if strongest is None:
+        return
+    point = strongest.points[0]
+    success = Metric.BACKDOOR_SUCCESS if part.goal == "backdoor" else Metric.ATTACK_SUCCESS_RATE
+    for metric, mean in ((success, point.success), (Metric.POISONED_ACCURACY, point.accuracy)):
+        if mean is not None:
+            known = {"rate": mean.value, "low": mean.low, "high": mean.high}
+            n = len(mean.each) + point.errors + point.undecided
+            yield metric, {**known, "n": n, "errors": point.errors, "undecided": point.undecided}
 
 
 def _figures(part: RequirementPart) -> dict[str, float | None]:

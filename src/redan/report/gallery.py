@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from redan.evidence.log import RightAnswer
-from redan.evidence.pictures import Pictures
+from redan.evidence.pictures import Pictures, PoisonPictures
 from redan.evidence.report import Report
 
 __all__ = ["Example", "Gallery", "Picture", "data_uri", "gallery_of", "pictures", "png"]
@@ -47,6 +47,8 @@ class Gallery:
     examples: tuple[Example, ...] = ()
     bounds: tuple[float, float] = (0.0, 1.0)
     """The smallest and the largest number an input may hold: black and white."""
+    poisoned: tuple[PoisonPictures, ...] = ()
+    """What was planted in training rows, by the attacker's place in the report."""
 
 
 def gallery_of(report: Report, found: Pictures | None, ids: Sequence[str], labels: Sequence[RightAnswer]) -> Gallery:
@@ -75,7 +77,13 @@ def gallery_of(report: Report, found: Pictures | None, ids: Sequence[str], label
                 scores=(found.before[i], found.after[i]),
             )
         )
-    return Gallery(examples=tuple(examples), bounds=found.bounds)
+    return Gallery(examples=tuple(examples), bounds=found.bounds, poisoned=_planted(report, found))
+
+
+def _planted(report: Report, found: Pictures) -> tuple[PoisonPictures, ...]:
+    """What fits this report: pictures of attackers who are in it, and who changed training rows."""
+    poisoners = {number for number, part in enumerate(report.attackers) if part.poisoning is not None}
+    return tuple(each for each in found.poisoned if each.attacker in poisoners)
 
 
 def _length(change: Tensor, said: str) -> float:

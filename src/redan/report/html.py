@@ -14,8 +14,9 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from redan.evidence.report import AttackerPart, ClassPart, Report
-from redan.report import plots, words
+from redan.report import plots, poison_plots, poison_words, words
 from redan.report.gallery import Gallery, Picture, pictures
+from redan.report.poison_gallery import PoisonPicture, poison_pictures
 from redan.report.untrusted import cleaned, visible
 
 __all__ = ["render"]
@@ -37,19 +38,24 @@ def render(report: Report, gallery: Gallery | None = None) -> str:
     """Write the page. The same report and gallery give the same bytes."""
     gallery = gallery or Gallery()
     shown = pictures(replace(gallery, examples=tuple(replace(e, row=visible(e.row)) for e in gallery.examples)))
-    return _page(cleaned(report), tuple((visible(each.example.attacker), each) for each in shown))
+    named = tuple((visible(each.example.attacker), each) for each in shown)
+    return _page(cleaned(report), named, poison_pictures(gallery))
 
 
-def _page(report: Report, shown: tuple[tuple[str, Picture], ...]) -> str:
+def _page(report: Report, shown: tuple[tuple[str, Picture], ...], planted: dict[int, PoisonPicture]) -> str:
     environment, style = _environment()
     return environment.get_template("page.html.j2").render(
         report=report,
         words=words,
         plots=plots,
+        poison=poison_words,
+        poison_plots=poison_plots,
+        planted=lambda part: next((planted.get(i) for i, each in enumerate(report.attackers) if each is part), None),
         style=style,
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii"),
         pictures=shown,
         classes=lambda part: _classes(report, part),
+        label=lambda index: words.class_name(report, index),
         few=_CLASSES,
         scores=lambda each: _scores(report, each),
     )
@@ -62,7 +68,7 @@ def _environment() -> tuple[Environment, str]:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(sentence=words.sentence, capital=words.capital)
+    environment.filters.update(sentence=words.sentence, capital=words.capital, percent=words.percent)
     return environment, loader.get_source(environment, "page.css")[0]
 
 

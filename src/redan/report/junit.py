@@ -1,8 +1,8 @@
 """A report as JUnit XML, which every pipeline shows: a test case for each requirement, attacker and preflight check.
 
-A requirement that fails is a `<failure>`, one that is inconclusive an `<error>`, an attacker who was not assessed is
-`<skipped>`. So the file has a failure exactly if the verdict is fail, and neither failure nor error exactly if it is
-pass.
+A requirement that fails is a `<failure>`, one that is inconclusive an `<error>`, an attacker of whom nothing was
+measured is `<skipped>`. So the file has a failure exactly if the verdict is fail, and neither failure nor error exactly
+if it is pass.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from redan.evidence.report import Report, Verdict
+from redan.report import poison_words
 from redan.report.untrusted import cleaned
-from redan.report.words import asked, found, must, next_steps, noted
+from redan.report.words import asked, found, must, next_steps, noted, sentence
 
 __all__ = ["render"]
 
@@ -64,12 +65,18 @@ def _attackers(root: Element, report: Report) -> Element:
     suite = SubElement(root, "testsuite", name=f"{report.system}: attackers")
     for part in report.attackers:
         case = _case(suite, part.kind, part.name)
-        if part.counts is None:
+        if part.poisoning is not None:
+            said = [*poison_words.headline(report, part, part.poisoning)]
+            if poison_words.whole(part.poisoning) is None:
+                SubElement(case, "skipped", message="; ".join(said))
+            said += poison_words.left_out(part.poisoning)
+            SubElement(case, "system-out").text = "\n".join(map(sentence, said))
+        elif part.counts is None:
             SubElement(case, "skipped", message=part.reason or part.status)
         else:
             c = part.counts
-            said = f"{c.broken} of {c.right} right rows broken, {c.robust} of {c.drawn} robust"
-            SubElement(case, "system-out").text = said
+            far = f"{c.broken} of {c.right} right rows broken, {c.robust} of {c.drawn} robust"
+            SubElement(case, "system-out").text = far
     return suite
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from redan.evidence.poisoned import PoisoningPart
 from redan.evidence.report import AttackerPart, Report, Verdict
+from redan.report import poison_words
+from redan.report.poison_tables import tables
 from redan.report.untrusted import cleaned
 from redan.report.words import (
     NONE,
@@ -65,6 +68,9 @@ def _blocks(report: Report) -> Iterator[str]:
         yield _requirements(report)
     if report.attackers:
         yield _attackers(report)
+    for part in report.attackers:
+        if part.poisoning is not None:
+            yield from _poisoning(report, part, part.poisoning)
     if notes := noted(report):
         yield "**Be careful:**\n\n" + _listed(notes)
     if report.shows_not:
@@ -89,11 +95,24 @@ def _attackers(report: Report) -> str:
 
 def _attacker(part: AttackerPart) -> tuple[str, ...]:
     what = ", ".join(word for word in (part.kind, part.change) if word)
+    if part.poisoning is not None:
+        return (part.name, what, poison_words.reached(part.poisoning), NONE)
     if part.counts is None:
         return (part.name, what, f"{part.status}: {part.reason}", NONE)
     far = f"{part.counts.broken:,} of {part.counts.right:,} right rows broken"
     worst = [c for c in worst_classes(part)[:_WORST] if c.robust < c.drawn]
     return (part.name, what, far, ", ".join(f"{c.name} ({c.robust} of {c.drawn})" for c in worst) or NONE)
+
+
+def _poisoning(report: Report, attacker: AttackerPart, part: PoisoningPart) -> Iterator[str]:
+    yield f"**Poisoning by {escaped(attacker.name)}:** " + " ".join(
+        escaped(sentence(line)) for line in poison_words.headline(report, attacker, part)
+    )
+    found = [_table(each.heads, each.rows) for each in tables(part)]
+    if left := poison_words.left_out(part):
+        found.append(_listed(left))
+    if found:
+        yield _folded("Victims detectors repairs and certificate", "\n\n".join(found))
 
 
 def _facts(report: Report) -> str:

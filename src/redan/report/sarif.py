@@ -12,7 +12,7 @@ import json
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
-from redan.evidence.report import AttackerPart, Report, RequirementPart, Verdict
+from redan.evidence.report import Report, RequirementPart, Verdict
 from redan.report.untrusted import cleaned
 from redan.report.words import asked, attacker_of, doubts, found, must, next_steps, noted, sentence, titled
 
@@ -138,7 +138,7 @@ def _location(threat_model: str) -> _Json:
 
 
 def _invocation(report: Report) -> _Json:
-    attackers = (f"{a.name} was not assessed: {a.reason}" for a in report.attackers if _left_out(a))
+    attackers = (f"{a.name} was not assessed: {a.reason}" for a in report.attackers if not a.assessed)
     notes = [*noted(report), *attackers]
     return {
         "executionSuccessful": True,
@@ -146,7 +146,3 @@ def _invocation(report: Report) -> _Json:
         "startTimeUtc": report.run.started.replace("+00:00", "Z"),
         "toolExecutionNotifications": [{"level": "warning", "message": {"text": _plain(note)}} for note in notes],
     }
-
-
-def _left_out(part: AttackerPart) -> bool:
-    return part.counts is None

@@ -15,9 +15,11 @@ from rich.text import Text
 
 from redan.evidence.comparison import Compared
 from redan.evidence.paired import Change
+from redan.evidence.poisoned import PoisoningPart
 from redan.evidence.report import AttackerPart, CheckPart, CurvePart, PlanPart, Report, RequirementPart, Verdict
 from redan.evidence.requirement import Direction
-from redan.report import words
+from redan.report import poison_words, words
+from redan.report.poison_tables import tables
 
 _COLOR = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.INCONCLUSIVE: "bold yellow"}
 _NONE = "–"
@@ -65,9 +67,16 @@ def _cells(part: RequirementPart) -> tuple[str, ...]:
     return (
         _asked(part),
         words.percent(part.value) if part.metric.is_rate else _NONE,
-        _NONE if part.k is None else f"{part.k:,} of {part.n:,}",
+        _counted(part),
         _NONE if at is None else f"{100 * at.low:.1f} to {100 * at.high:.1f} %",
     )
+
+
+def _counted(part: RequirementPart) -> str:
+    """k of n rows, or how many victims a mean is of."""
+    if part.n is None:
+        return _NONE
+    return f"{part.n:,} {words.counted(part)}" if part.k is None else f"{part.k:,} of {part.n:,}"
 
 
 def requirements(report: Report) -> RenderableType:
@@ -90,8 +99,10 @@ def requirements(report: Report) -> RenderableType:
     return Group(*told)
 
 
-def attacker(part: AttackerPart) -> RenderableType:
+def attacker(report: Report, part: AttackerPart) -> RenderableType:
     """How far one attacker got, attack by attack, and what it cost them."""
+    if part.poisoning is not None:
+        return _poisoning(report, part, part.poisoning)
     if part.counts is None:
         return Text.assemble((part.name, "bold"), f"  {part.kind}, {part.status}: {part.reason}")
     about = [part.kind, part.change, f"knowledge: {part.knowledge}"]
@@ -120,6 +131,22 @@ def attacker(part: AttackerPart) -> RenderableType:
     return Group(*lines)
 
 
+def _poisoning(report: Report, part: AttackerPart, poisoning: PoisoningPart) -> RenderableType:
+    """What victims, detectors and repairs showed of an attacker who changes training rows."""
+    lines: list[RenderableType] = [Text.assemble((part.name, "bold"), f"  {part.kind}, {poisoning.goal}")]
+    lines += [_indented(Text(words.sentence(said))) for said in poison_words.headline(report, part, poisoning)]
+    for each in tables(poisoning):
+        table = _table(each.heads, right=range(1, len(each.heads)))
+        for name, *figures in each.rows:
+            table.add_row(Text(name), *map(Text, figures))
+        lines.append(_indented(table))
+    if left := poison_words.left_out(poisoning):
+        lines.append(_indented(_listed("–", left, "dim")))
+    if notes := [*(f"{d.name}: {d.detail}" for d in words.doubts(part)), *poisoning.notes]:
+        lines.append(_indented(_listed("!", notes, "yellow")))
+    return Group(*lines)
+
+
 def _curve(curve: Sequence[CurvePart]) -> RenderableType:
     """Robust rows at a quarter, half, three quarters and all of the radius."""
     points = [curve[i * (len(curve) - 1) // 4] for i in range(1, 5)]
@@ -141,7 +168,7 @@ def show(report: Report, console: Console) -> None:
         told.append(_listed("•", report.reasons))
     if report.requirements:
         told.append(requirements(report))
-    told += [attacker(part) for part in report.attackers]
+    told += [attacker(report, part) for part in report.attackers]
     notes = list(_noted(report))
     if notes:
         told.append(_listed("!", notes, "yellow"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from redan.evidence.report import (
     AttackerPart,
@@ -20,6 +20,8 @@ from redan.evidence.report import (
 )
 from redan.evidence.requirement import Direction, Metric
 from redan.evidence.statistics import lower_bound, upper_bound
+from redan.report import poison_words
+from redan.report.figures import NONE, capital, percent, sentence, tenths
 
 __all__ = [
     "NONE",
@@ -28,6 +30,7 @@ __all__ = [
     "by_risk",
     "capital",
     "class_name",
+    "counted",
     "doubts",
     "examined",
     "found",
@@ -46,48 +49,24 @@ __all__ = [
     "worst_classes",
 ]
 
-NONE = "–"
-
 _TITLES = {
     Metric.CLEAN_ACCURACY: "accuracy without an attacker",
     Metric.ROBUST_ACCURACY: "accuracy under attack",
     Metric.WORST_CLASS_ROBUST_ACCURACY: "accuracy of the worst class under attack",
     Metric.ATTACK_SUCCESS_RATE: "share of right rows broken",
+    Metric.BACKDOOR_SUCCESS: "share of triggered rows answered as the attacker wants",
+    Metric.POISONED_ACCURACY: "accuracy after training on poisoned rows",
 }
-
-
-def capital(text: str) -> str:
-    """The text with a capital first letter, nothing else changed."""
-    return text[:1].upper() + text[1:]
-
-
-def sentence(text: str) -> str:
-    """The text as a sentence of its own.
-
-    >>> sentence("shown to meet the threshold")
-    'Shown to meet the threshold.'
-    """
-    return capital(text) + ("" if text.endswith((".", "!", "?")) else ".")
-
-
-def percent(value: float | None, rounding: str = ROUND_HALF_EVEN) -> str:
-    r"""A rate in percent with one place, or a dash.
-
-    >>> percent(0.73046875).replace("\N{NO-BREAK SPACE}", " ")
-    '73.0 %'
-    """
-    return NONE if value is None else f"{_tenths(value, rounding)}\N{NO-BREAK SPACE}%"
-
-
-def _tenths(value: float, rounding: str, places: str = "0.1") -> Decimal:
-    return (100 * Decimal(str(value))).quantize(Decimal(places), rounding)
+_CHOSEN = "share of chosen rows answered as the attacker wants"
+_VICTIMS = "share of victims"
+"""The unit of what is measured over trained victims."""
 
 
 def _bound(value: float, direction: str, at: float) -> str:
     """A bound in percent, rounded to the careful side, with as many places as keep it on its side of a threshold."""
     rounding = ROUND_FLOOR if direction == "at least" else ROUND_CEILING
     for places in ("0.1", "0.01", "0.001", "0.0001"):
-        shown = _tenths(value, rounding, places)
+        shown = tenths(value, rounding, places)
         if (shown < 100 * Decimal(str(at))) == (value < at):
             break
     return f"{direction} {shown}\N{NO-BREAK SPACE}%"
@@ -109,15 +88,24 @@ def asked(part: RequirementPart) -> str:
 def titled(part: RequirementPart) -> str:
     """A requirement's metric in plain words, with the attacker."""
     title = _TITLES.get(part.metric, str(part.metric).replace("_", " "))
+    if part.metric is Metric.ATTACK_SUCCESS_RATE and part.unit == _VICTIMS:
+        title = _CHOSEN
     return title if part.against is None else f"{title} by {part.against}"
 
 
 def found(part: RequirementPart) -> str:
-    """What was observed of a requirement, and of how many rows."""
+    """What was observed of a requirement, and of how many rows or victims."""
     if part.value is None:
         return "not measured"
     value = percent(part.value) if part.metric.is_rate else f"{part.value:.4g}"
-    return value if part.k is None else f"{value} ({part.k:,} of {part.n:,} rows)"
+    if part.k is not None:
+        return f"{value} ({part.k:,} of {part.n:,} {counted(part)})"
+    return value if part.n is None else f"{value} (mean of {part.n:,} {counted(part)})"
+
+
+def counted(part: RequirementPart) -> str:
+    """What a requirement's n counts."""
+    return "victims" if part.unit == _VICTIMS else "rows"
 
 
 def sure(report: Report, part: RequirementPart) -> str:
@@ -198,7 +186,7 @@ def next_steps(report: Report) -> tuple[str, ...]:
     steps += [
         step for part in report.requirements if part.verdict is Verdict.INCONCLUSIVE for step in _settle(report, part)
     ]
-    steps += [f"{a.name} was not assessed: {a.reason}" for a in report.attackers if a.counts is None]
+    steps += [f"{a.name} was not assessed: {a.reason}" for a in report.attackers if not a.assessed]
     if not report.requirements:
         steps.append("Write requirements into the threat model: without them there is nothing to pass")
     if report.verdict is Verdict.PASS:
@@ -210,6 +198,8 @@ def _mend(report: Report, part: RequirementPart) -> Iterator[str]:
     attacker = attacker_of(report, part)
     if not part.metric.needs_attacker:
         yield "Mend the model before its robustness: it misses a requirement without any attacker"
+    elif attacker is not None and attacker.poisoning is not None:
+        yield from poison_words.advice(attacker, attacker.poisoning)
     elif attacker is None or attacker.kind != "evasion":
         yield f"Change the model or its defenses against {part.against}, then assess again"
     else:
@@ -226,14 +216,17 @@ def _settle(report: Report, part: RequirementPart) -> Iterator[str]:
     if blocked:
         why = blocked[0].detail if len(blocked) == 1 else ", ".join(diagnosis.name for diagnosis in blocked)
         yield f"Find out why before you trust a pass against {part.against}: {why}"
-    if part.rows_to_decide is not None:
+    if part.rows_to_decide is not None and part.unit == _VICTIMS:
+        yield f"Train about {part.rows_to_decide:,} victims of each attack, then assess again"
+    elif part.rows_to_decide is not None:
         yield f"Draw about {part.rows_to_decide:,} rows (statistics: rows), then assess again"
     elif part.value == part.threshold:
-        yield f"{titled(part)}: what was measured is the threshold itself, which no number of rows decides"
+        yield f"{titled(part)}: what was measured is the threshold itself, which no number of {counted(part)} decides"
     if part.undecided:
-        yield f"Raise our limits (limits:), and go on with redan assess --resume: {part.undecided:,} rows are undecided"
+        left = f"{part.undecided:,} {counted(part)} are undecided"
+        yield f"Raise our limits (limits:), and go on with redan assess --resume: {left}"
     if part.errors:
-        yield f"Mend what kept {part.errors:,} rows from being judged, then assess again"
+        yield f"Mend what kept {part.errors:,} {counted(part)} from being judged, then assess again"
     if part.bound_used is None:
         yield from (f"{titled(part)}: {reason}" for reason in part.reasons)
 
@@ -268,6 +261,7 @@ def noted(report: Report) -> list[str]:
     """What to be careful about, the attackers' diagnoses first."""
     found = [f"{a.name}: {d.name}: {d.detail}" for a in report.attackers for d in doubts(a)]
     found += [f"{a.name}: tried again, {retry}" for a in report.attackers for retry in retried(a)]
+    found += [f"{a.name}: {note}" for a in report.attackers if a.poisoning for note in a.poisoning.notes]
     return found + cautions(report)
 
 
@@ -294,7 +288,12 @@ def cautions(report: Report) -> list[str]:
         for check in report.preflight
         if check.status != "pass"
     ]
-    said += [f"{e.rows:,} rows could not be judged: {e.reason} (first: {e.first})" for e in report.errors]
+    poisoners = {part.name for part in report.attackers if part.poisoning is not None}
+    said += [
+        f"{e.rows:,} {'victims' if e.attacker in poisoners else 'rows'} could not be judged: {e.reason} "
+        f"(first: {e.first})"
+        for e in report.errors
+    ]
     said += [f"skipped on request: {name}" for name in report.skipped]
     said += [f"our own limit of {hit} ended the run: rows cut off are undecided" for hit in report.limits_hit]
     said += calls(report)
