@@ -140,9 +140,14 @@ def _show(to: Path, model: ThreatModel, text: str) -> None:
     said = ", ".join(f"{count} {word}{'s' * (count != 1)}" for count, word in counts)
     console.print(f"{to}: {said}", soft_wrap=True, markup=False)
     table = Table.grid(padding=(0, 2, 0, 0))
-    for campaign in plan(model).campaigns:
-        attacks = ", ".join(name for name, _ in campaign.attacks) or f"untested: {campaign.reason}"
-        table.add_row("", Text(campaign.attacker.name), Text(campaign.attacker.kind), Text(attacks))
+    found = plan(model)
+    attacks = {c.attacker.name: ", ".join(name for name, _ in c.attacks) or c.reason for c in found.campaigns}
+    poisons = {each.attacker.name: ", ".join(entry.name for entry in each.attacks) for each in found.poisonings}
+    untested = {c.attacker.name for c in found.campaigns if not c.attacks}
+    for each in model.attackers:
+        used = (attacks | poisons)[each.name] or ""
+        told = f"untested: {used}" if each.name in untested else used
+        table.add_row("", Text(each.name), Text(each.kind), Text(told))
     console.print(table)
     marked = [f"{key} (line {line})" for line, key in unfilled(text)]
     if marked:

@@ -13,19 +13,24 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from redan.registry.detectors import DETECTORS
+from redan.registry.poisoners import POISONERS
+from redan.threat.attackers import Kind
 from redan.threat.papers import bibtex as as_bibtex
 from redan.threat.presets import presets
 from redan.threat.standards import crosswalk
 from redan.threat.techniques import Technique, techniques
 
 _Rows = list[dict[str, str]]
-_WIDE = ("changes", "name of the item", "text", "about")
+_WIDE = ("changes", "name of the item", "text", "about", "blind to")
 
 
 class What(StrEnum):
     """What can be listed."""
 
     ATTACKS = "attacks"
+    POISONERS = "poisoners"
+    DETECTORS = "detectors"
     TECHNIQUES = "techniques"
     STANDARDS = "standards"
     PRESETS = "presets"
@@ -33,25 +38,28 @@ class What(StrEnum):
 
 def list_(
     what: Annotated[
-        What, typer.Argument(help="attacks that run today; techniques, built or not; standards; presets.")
+        What,
+        typer.Argument(
+            help="attacks on inputs, poisoners of training rows, detectors of poison; techniques, built or not; "
+            "standards; presets."
+        ),
     ] = What.ATTACKS,
     bibtex: Annotated[bool, typer.Option("--bibtex", help="Their papers as BibTeX instead.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON instead.")] = False,
 ) -> None:
-    """List what redan knows: attacks that run today, techniques that it can name, standards, presets.
+    """List what redan knows: attacks, poisoners and detectors that run today, techniques, standards, presets.
 
-    An attack is chosen by the threat model: `redan plan` says which, for whom and why. The names are those that
-    `attacks.skip` takes.
+    Attacks and poisoners are chosen by the threat model: `redan plan` says which, for whom and why. Their names are
+    those that `attacks.skip` takes.
 
-    Examples: `redan list`, `redan list techniques`, `redan list attacks --bibtex`, `redan list standards --json`
+    Examples: `redan list`, `redan list poisoners`, `redan list attacks --bibtex`, `redan list standards --json`
     """
-    known = [each for each in techniques() if each.built or what is What.TECHNIQUES]
     if bibtex:
-        if what not in (What.ATTACKS, What.TECHNIQUES):
-            raise typer.BadParameter("--bibtex is for attacks and techniques; leave it out")
-        typer.echo(as_bibtex(each.paper for each in known))
+        if what in (What.STANDARDS, What.PRESETS):
+            raise typer.BadParameter("--bibtex is for attacks, poisoners, detectors and techniques; leave it out")
+        typer.echo(as_bibtex(_papers(what)))
         return
-    rows = _rows(what, known)
+    rows = _rows(what)
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
@@ -59,10 +67,40 @@ def list_(
         _show(rows)
 
 
-def _rows(what: What, known: Sequence[Technique]) -> _Rows:
+def _papers(what: What) -> Sequence[str]:
+    match what:
+        case What.POISONERS:
+            return [each.paper for each in POISONERS]
+        case What.DETECTORS:
+            return [each.paper for each in DETECTORS]
+    return [each.paper for each in _known(what)]
+
+
+def _known(what: What) -> Sequence[Technique]:
+    attacks = [each for each in techniques() if each.built and each.kind is Kind.EVASION]
+    return attacks if what is What.ATTACKS else techniques()
+
+
+def _rows(what: What) -> _Rows:
     match what:
         case What.ATTACKS | What.TECHNIQUES:
-            return [_technique(each, what is What.TECHNIQUES) for each in known]
+            return [_technique(each, what is What.TECHNIQUES) for each in _known(what)]
+        case What.POISONERS:
+            return [
+                {
+                    "name": each.name,
+                    "goal": str(each.goal),
+                    "labels": "changed" if each.labels else "true",
+                    "needs": "surrogates" if each.trains else "–",
+                    "paper": each.paper,
+                }
+                for each in POISONERS
+            ]
+        case What.DETECTORS:
+            return [
+                {"name": each.name, "sees": each.sees.value, "blind to": each.blind, "paper": each.paper}
+                for each in DETECTORS
+            ]
         case What.STANDARDS:
             walk = crosswalk()
             return [

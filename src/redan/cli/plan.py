@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
 
 from redan.assessment.build import added_attacks
 from redan.assessment.forecast import Outlook, forecast
@@ -16,7 +19,9 @@ from redan.cli.progress import bars, span
 from redan.cli.trust import TrustPickle
 from redan.report.terminal import show_plan
 from redan.threat.file import read
+from redan.threat.planner import Plan
 from redan.threat.planner import plan as make_plan
+from redan.threat.poisoners import trainings
 
 
 def plan(
@@ -26,9 +31,10 @@ def plan(
 ) -> None:
     """Show every technique that redan knows, chosen for an attacker of THREAT_MODEL or left out, and why.
 
-    The cost is the exact worst case, as if no row broke. The model is neither built nor asked: only the file is
-    read, and the attacks that `attacks.add` names. With --pilot the model is built, passes the preflight, and is
-    attacked on 32 rows or a few more; nothing is written. `redan assess` then runs what is chosen.
+    The cost is the exact worst case, as if no row broke; of poisoning it is how many models are trained. The model is
+    neither built nor asked: only the file is read, and the attacks that `attacks.add` names. With --pilot the model is
+    built, passes the preflight, and is attacked on 32 rows or a few more; nothing is written. `redan assess` then runs
+    what is chosen.
 
     Examples: `redan plan threat-model.yaml`, `redan plan threat-model.yaml --pilot`
     """
@@ -36,11 +42,39 @@ def plan(
     steps = make_plan(loaded.model, added_attacks(loaded.model, loaded.folder))
     with suppress(BrokenPipeError, SystemExit):  # who reads us has left (| head)
         untested = {c.attacker.name: c.reason or "every attack was skipped" for c in steps.campaigns if not c.attacks}
-        show_plan(plan_parts(steps), loaded.model.statistics.rows, Console(highlight=False), untested)
+        console, poisoning = Console(highlight=False), {each.attacker.name for each in steps.poisonings}
+        _show_poisoning(steps, console)
+        parts = [part for part in plan_parts(steps) if part.attacker not in poisoning]
+        show_plan(parts, loaded.model.statistics.rows, console, untested)
     if pilot:
         with bars() as watch:
             outlook = forecast(threat_model, trust_pickle=trust_pickle, watch=watch)
         _tell(outlook)
+
+
+def _show_poisoning(found: Plan, console: Console) -> None:
+    """What each poisoning attacker uses and how many victims it takes; then the victims of all."""
+    for each in found.poisonings:
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+        table.add_column("chosen")
+        table.add_column("victims", justify="right")
+        table.add_column("why", overflow="fold")
+        victims = sum(point.victims for point in each.points)
+        for step in found.steps:
+            if step.attacker == each.attacker.name:
+                table.add_row(Text(step.attack), f"{victims:,}", Text(step.reason))
+        console.print(Text(each.attacker.name, style="bold"))
+        console.print(Padding(table, (0, 0, 1, 2)))
+    if found.poisonings:
+        clean, poisoned = trainings(found.poisonings)
+        of = "the poisoning attacker" if len(found.poisonings) == 1 else "all poisoning attackers together"
+        console.print(
+            Text(
+                f"{clean + poisoned:,} victims are trained: {clean:,} on clean rows for {of} and {poisoned:,} on "
+                "poisoned ones; surrogates, detectors and repair come besides."
+            )
+        )
+        console.print()
 
 
 def _tell(outlook: Outlook) -> None:

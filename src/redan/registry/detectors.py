@@ -132,7 +132,7 @@ DETECTORS: tuple[DetectorEntry, ...] = (
         "mahalanobis",
         _alike(RobustMahalanobis),
         Sees.FEATURES,
-        "Rousseeuw and Van Driessen 1999",
+        "Rousseeuw 1999",
         "poison inside of its class",
     ),
     DetectorEntry(
@@ -142,9 +142,7 @@ DETECTORS: tuple[DetectorEntry, ...] = (
         "Breunig 2000",
         "poison as dense as clean rows",
     ),
-    DetectorEntry(
-        "strip", _strip, Sees.MODEL, "Gao 2019, arXiv:1902.06531", "triggers that a blend destroys; no backdoor"
-    ),
+    DetectorEntry("strip", _strip, Sees.MODEL, "Gao 2019, arXiv:1902.06531", "triggers that a blend destroys"),
 )
 
 

@@ -25,6 +25,7 @@ from redan.poisoning.insertion import Insertion
 from redan.poisoning.label_consistent import LabelConsistent
 from redan.poisoning.label_flips import LeastSquares, LossMaximizingFlips, RandomFlips, TargetedFlips
 from redan.poisoning.linear_learners import SupportVectors
+from redan.poisoning.on_a_part import OnAPart
 from redan.poisoning.scene import PoisonGoal, Scene
 from redan.poisoning.sleeper_agent import SleeperAgent
 from redan.poisoning.triggers import Blend, Columns, Patch, Sinusoid
@@ -72,14 +73,21 @@ def _sig(scene: Scene) -> Backdoor:
 
 def _label_consistent(scene: Scene) -> LabelConsistent:
     trigger, label = scene.one_target
-    model, within = _surrogate(scene), Linf(scene.reach, scene.box)
-
-    def harder(x: Tensor, y: Tensor) -> Tensor:
-        # The worst candidate, not the first that wins: the row is to be as hard to learn from as it can be.
-        made = attack(model, x, y, PGD(), within=within, bounds=within.bounds, keep=Worst(), workers=1)
-        return made.adversarial
-
+    harder = _Harder(_surrogate(scene), Linf(scene.reach, scene.box), PGD())
     return LabelConsistent(label=label, perturb=harder, trigger=trigger, radius=scene.reach, bounds=scene.box)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Harder:
+    """Rows that a model errs on as much as PGD can make it: the worst candidate, not the first that wins."""
+
+    model: nn.Module
+    within: Linf
+    by: PGD
+
+    def __call__(self, x: Tensor, y: Tensor, /) -> Tensor:
+        bounds = self.within.bounds
+        return attack(self.model, x, y, self.by, within=self.within, bounds=bounds, keep=Worst(), workers=1).adversarial
 
 
 def _sleeper_agent(scene: Scene) -> SleeperAgent:
@@ -144,22 +152,26 @@ def _targeted_flips(scene: Scene) -> TargetedFlips:
     return TargetedFlips(pairs=tuple((one, (one + 1) % scene.classes) for one in range(scene.classes)))
 
 
-def _gradient_poisoning(scene: Scene) -> GradientPoisoning:
+def _gradient_poisoning(scene: Scene) -> OnAPart:
     """The class that the held-out rows have most of is attacked, of equals the smaller one."""
     if scene.classes != 2:
         raise SettingError(
             f"gradient poisoning is for two classes, and the model tells {scene.classes}; "
             "put gradient-poisoning into attacks.skip"
         )
-    held_out = _some(scene.held_out)
+    held_out, (low, high) = _some(scene.held_out), scene.box
     classes, counts = np.unique(held_out.y, return_counts=True)
-    return GradientPoisoning(
-        learner=SupportVectors(),
-        validation=held_out,
-        attacked=int(classes[counts.argmax()]),
-        steps=10,
-        halvings=4,
-        bounds=scene.bounds,
+    return OnAPart(
+        poisoner=GradientPoisoning(
+            learner=SupportVectors(),
+            validation=held_out,
+            attacked=int(classes[counts.argmax()]),
+            steps=10,
+            step=0.5 * (high - low),
+            halvings=4,
+            bounds=scene.box,
+        ),
+        made=10,
     )
 
 

@@ -22,6 +22,7 @@ from redan.threat.system import System, Task
 __all__ = [
     "Point",
     "PoisonCampaign",
+    "Trainings",
     "goal_of",
     "points_of",
     "poison_campaign",
@@ -199,13 +200,19 @@ def points_of(model: ThreatModel, attacker: who.Poisoning) -> tuple[Point, ...]:
     return (Point(full, said.victims), *smaller)
 
 
-def trainings(campaigns: Sequence[PoisonCampaign]) -> int:
-    """How many victims all attackers train at the most: clean ones, which they share, and poisoned ones.
+class Trainings(NamedTuple):
+    """How many victims are trained: on clean rows, which all attackers share, and on poisoned ones."""
 
-    What attackers train for themselves (surrogates), and what detectors, repair and certificates train, is not counted.
-    """
+    clean: int
+    poisoned: int
+
+
+def trainings(campaigns: Sequence[PoisonCampaign]) -> Trainings:
+    """The victims of all attackers. What attackers train for themselves (surrogates), and what detectors, repair and
+    certificates train, is not counted."""
     clean = max((point.victims for campaign in campaigns for point in campaign.points), default=0)
-    return clean + sum(len(each.attacks) * sum(point.victims for point in each.points) for each in campaigns)
+    poisoned = sum(len(each.attacks) * sum(point.victims for point in each.points) for each in campaigns)
+    return Trainings(clean, poisoned)
 
 
 def unfit(entry: PoisonerEntry, attacker: who.Poisoning, system: System) -> str | None:
@@ -230,7 +237,8 @@ def unfit(entry: PoisonerEntry, attacker: who.Poisoning, system: System) -> str 
 
 def untestable(entry: PoisonerEntry, system: System) -> str | None:
     """Why a poisoner that an attacker could use cannot be tried here; None if it can."""
-    if entry.trains and getattr(system.inputs, "bounds", None) is None:
+    crafted = entry.trains or entry.name == "gradient-poisoning"
+    if crafted and getattr(system.inputs, "bounds", None) is None:
         return "it crafts rows within a box; give system.inputs.bounds"
     shape = getattr(system.inputs, "shape", None)
     if entry.name == "label-flip" and shape is not None and math.prod(shape) > WIDEST:
