@@ -11,7 +11,7 @@ from redan.assessment.session import Session, Stage
 from redan.assessment.trainers import Task, trained
 from redan.assessment.victim import Done, certificate_plan
 from redan.assessment.workshop import Workshop
-from redan.certification.poisoning import Change, Plan, PoisonCertificate, proven
+from redan.certification.poisoning import Change, PoisonCertificate, proven
 from redan.engine.run import Progress
 from redan.errors import TargetError
 from redan.evidence.folder import RunFolder
@@ -23,7 +23,7 @@ from redan.evidence.summary import Summary
 from redan.runners.local import cores
 from redan.threat.schema import KeepInputs
 
-__all__ = ["keep_poison_pictures", "poison"]
+__all__ = ["certificate_again", "keep_poison_pictures", "poison"]
 
 _POINTS = 24  # of the certificate's curve
 
@@ -220,18 +220,16 @@ def _certificate(session: Session) -> None:
     _work(session, "the certificate", [Task("votes", {"model": model}) for model in left], voted)
     if all(model in found.votes for model in range(models)):
         shop = session.ready.shop or Workshop(session.ready.loaded.path)
-        line = CertifiedLine(certificate=_proven(session, shop, certificate_plan(shop)))
+        line = CertifiedLine(certificate=certificate_again(shop, session.folder, found))
         found.see(line)
         session.folder.append(line)
 
 
-def _proven(session: Session, shop: Workshop, plan: Plan) -> CertificatePart:
+def certificate_again(shop: Workshop, folder: RunFolder, found: Summary) -> CertificatePart:
+    """What the saved votes of all models prove."""
+    plan = certificate_plan(shop)
     votes = torch.stack(
-        [
-            session.folder.load_inputs(line.answers, line.sha256)["votes"]
-            for _, line in sorted(session.summary.votes.items())
-        ],
-        1,
+        [folder.load_inputs(line.answers, line.sha256)["votes"] for _, line in sorted(found.votes.items())], 1
     ).numpy()
     certificate = proven(votes, plan, classes=shop.classes, seed=shop.model.statistics.seed)
     labels = shop.test.y

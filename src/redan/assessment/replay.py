@@ -13,6 +13,7 @@ from redan.assessment.assess import read_run
 from redan.assessment.measuring import measure
 from redan.assessment.opening import changed_since
 from redan.assessment.recording import input_digest
+from redan.assessment.replay_poison import victims_again
 from redan.assessment.session import Prepared, job_of
 from redan.engine.block import Job
 from redan.errors import EvidenceError
@@ -38,11 +39,13 @@ class Replay:
     kept: int
     agreed: int
     differences: tuple[str, ...]
+    victims: int = 0
+    """Trained victims (and the certificate) whose saved answers were counted again, or who were trained again."""
 
     @property
     def exit_code(self) -> int:
         """0 all agrees, 1 something does not, 3 there was nothing to look at."""
-        return 1 if self.differences else 0 if self.kept else 3
+        return 1 if self.differences else 0 if self.kept or self.victims else 3
 
 
 def replay(
@@ -89,7 +92,9 @@ def replay(
                 differences.append(str(error))
             if watch is not None:
                 watch(rows, total)
-    return Replay(rows, kept, agreed, tuple(differences))
+    checked = list(victims_again(ready, folder, found))
+    differences += [each for each in checked if each is not None]
+    return Replay(rows, kept, agreed, tuple(differences), len(checked))
 
 
 def _report_differs(folder: RunFolder, again: Report) -> Iterator[str]:
