@@ -1,18 +1,24 @@
 """Rates over trained victims: Student's t over them, with the test rows' own sampling added; equivalence by TOST.
 
 A victim's rate is one number; how victims differ is what training and the draw of the poison leave to chance. The test
-rows are a sample too, the same one for all victims, so that more victims do not make its error smaller: the variance
-of a mean is s² / V + p (1 - p) / m, with s² of V victims, m rows, and p pulled toward ½ by half a row (an upper
-estimate: s² holds a part of the rows' error already). Bounds come from t with V - 1 degrees of freedom (Student 1908).
+rows are a sample too, the same one for all victims, so that more victims do not make its error smaller: whether a mean
+is beyond q is told by its distance from q over the root of s² / V + q (1 - q) / m, with s² of V victims and m rows,
+against t with V - 1 degrees of freedom (Student 1908); the rows' part is that of a score test (Wilson 1927), as p̂ in
+place of q misses too often near 0 and 1. Bounds are the q at which that turns. s² holds a part of the rows' error
+already, so they are a little wide.
 They assume that victims' rates scatter about alike on both sides; where victims fall on both sides of a threshold, a
 pass is not believed. Victims that are hit or not (one chosen row each) are counted exactly instead.
+
+A victim of whom nothing is known never helps. With t that takes more than counting it as 0 or 1: a rate far from the
+others widens the interval even on the side where it lies. So each bound is the worst over all fates of such victims,
+and over fewer of them: 0 or 1 each, as the bounds are concave in each rate and so worst at an end.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from statistics import fmean, variance
 
 from scipy.special import stdtr, stdtrit
@@ -26,16 +32,58 @@ __all__ = ["Several", "Victims", "equivalence"]
 _MOST = 10_000  # victims that anybody would be told to train
 
 
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """Some rates, as Student's t looks at them. squares: sum of squared deviations from the mean."""
+
+    n: int
+    mean: float
+    squares: float
+    rows: int
+
+    def joined(self, ones: int, zeros: int) -> _Sample:
+        """With some rates of 1 and of 0 more."""
+        n = self.n + ones + zeros
+        mean = (self.n * self.mean + ones) / n
+        squares = self.squares + self.n * (self.mean - mean) ** 2 + ones * (1 - mean) ** 2 + zeros * mean**2
+        return _Sample(n, mean, squares, self.rows)
+
+    def repeated(self, times: int) -> _Sample:
+        """So many times the same rates."""
+        return _Sample(self.n * times, self.mean, self.squares * times, self.rows)
+
+    def bound(self, level: float, *, above: bool) -> float:
+        """The rate above (below) which the mean is shown to be: where the p-value is the level."""
+        t = float(stdtrit(self.n - 1, 1 - level))
+        pull = t * t / self.rows
+        spread = pull * pull + 4 * pull * self.mean * (1 - self.mean) + 4 * (1 + pull) * t * t * self._scatter
+        reach = math.copysign(math.sqrt(spread), -t if above else t)
+        return (2 * self.mean + pull + reach) / (2 * (1 + pull))
+
+    def p_value(self, threshold: float, *, above: bool) -> float:
+        """Against the contrary of: the mean is above (below) the threshold."""
+        beyond = self.mean - threshold if above else threshold - self.mean
+        error = math.sqrt(self._scatter + threshold * (1 - threshold) / self.rows)
+        if not error:  # all rates are one, and the threshold is 0 or 1
+            return 0.0 if beyond > 0 else 1.0
+        return float(stdtr(self.n - 1, -beyond / error))
+
+    @property
+    def _scatter(self) -> float:
+        """Of the mean, as the victims' rates tell it: its variance."""
+        return self.squares / (self.n - 1) / self.n
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Victims:
     """One attack's victims at one share.
 
-    rates: of each victim, in [0, 1]. rows: asked of each; 1 where a victim is hit or not. missing: victims of whom
-    nothing is known: they count as 0 where a lower bound is wanted, as 1 for an upper one.
+    rates: of each victim, in [0, 1]; fewer than two show nothing, unless each is hit or not. rows: asked of each; 1
+    where a victim is hit or not. errors, undecided: victims of whom nothing is known.
 
     >>> found = Victims(rates=(0.96, 0.97, 0.98), rows=1000)
     >>> round(found.value, 2), round(found.lower(0.05), 3), round(found.upper(0.05), 3)
-    (0.97, 0.947, 0.993)
+    (0.97, 0.943, 0.989)
     """
 
     rates: tuple[float, ...]
@@ -73,42 +121,41 @@ class Victims:
 
     def lower(self, level: float) -> float:
         """The true mean is below it with chance `level` at most."""
-        known = self._filled(0.0)
         if self.exact:
-            return lower_bound(sum(known.rates), len(known.rates), level)
-        return max(0.0, known.value - known._reach(level)) if len(known.rates) > 1 else 0.0
+            return lower_bound(sum(self.rates), len(self.rates) + self.missing, level)
+        return min((max(0.0, fate.bound(level, above=True)) for fate in self._fates()), default=0.0)
 
     def upper(self, level: float) -> float:
         """The true mean is above it with chance `level` at most."""
-        known = self._filled(1.0)
         if self.exact:
-            return upper_bound(sum(known.rates), len(known.rates), level)
-        return min(1.0, known.value + known._reach(level)) if len(known.rates) > 1 else 1.0
+            return upper_bound(sum(self.rates) + self.missing, len(self.rates) + self.missing, level)
+        return max((min(1.0, fate.bound(level, above=False)) for fate in self._fates()), default=1.0)
 
     def p_value(self, threshold: float, *, above: bool) -> float:
         """Against the contrary of: the mean is above (below) the threshold. It agrees with the bounds."""
-        known = self._filled(0.0 if above else 1.0)
-        n = len(known.rates)
         if self.exact:
-            test = p_at_least if above else p_at_most
-            return test(sum(known.rates), n, threshold)
-        if n < 2:
-            return 1.0
-        beyond = known.value - threshold if above else threshold - known.value
-        return float(stdtr(n - 1, -beyond / known._error))
+            hits, n = sum(self.rates), len(self.rates) + self.missing
+            return p_at_least(hits, n, threshold) if above else p_at_most(hits + self.missing, n, threshold)
+        return max((fate.p_value(threshold, above=above) for fate in self._fates()), default=1.0)
 
     def to_decide(self, threshold: float, level: float, *, above: bool) -> int | None:
-        """Victims at which that would be shown if mean and scatter stay as they are; None if no number would."""
+        """Victims at which that would be shown if mean and scatter stay as they are; None if no number would.
+
+        It is a multiple of the victims that are known.
+        """
         beyond = self.value - threshold if above else threshold - self.value
         if beyond <= 0 or not self.rates:
             return None
-        step = max(1, len(self.rates))
-        n = step
-        while n <= _MOST:
-            many = replace(self, rates=self.rates * (n // step), errors=0, undecided=0)
-            if many.p_value(threshold, above=above) <= level:
+        known, test = len(self.rates), p_at_least if above else p_at_most
+        sample = self._sample
+        for times in range(1, _MOST // known + 1):
+            n = known * times
+            if self.exact:
+                p = test(sum(self.rates) * times, n, threshold)
+            else:
+                p = sample.repeated(times).p_value(threshold, above=above) if n > 1 else 1.0
+            if p <= level:
                 return n
-            n += step
         return None
 
     def part(self, confidence: float) -> MeanPart | None:
@@ -132,17 +179,18 @@ class Victims:
         """How bounds are computed."""
         return "clopper-pearson" if self.exact else "student-t"
 
-    def _filled(self, rate: float) -> Victims:
-        return replace(self, rates=(*self.rates, *([rate] * self.missing)), errors=0, undecided=0)
-
     @property
-    def _error(self) -> float:
-        """Standard error of the mean."""
-        n, pulled = len(self.rates), (self.value * self.rows + 0.5) / (self.rows + 1)
-        return math.sqrt(variance(self.rates) / n + pulled * (1 - pulled) / self.rows)
+    def _sample(self) -> _Sample:
+        n = len(self.rates)
+        return _Sample(n, self.value, variance(self.rates) * (n - 1) if n > 1 else 0.0, self.rows)
 
-    def _reach(self, level: float) -> float:
-        return float(stdtrit(len(self.rates) - 1, 1 - level)) * self._error
+    def _fates(self) -> Iterator[_Sample]:
+        """All that the rates might be; none where too few are known."""
+        if len(self.rates) > 1:
+            known = self._sample
+            for more in range(self.missing + 1):
+                for ones in range(more + 1):
+                    yield known.joined(ones, more - ones)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +223,8 @@ class Several:
 
     @property
     def method(self) -> str:
-        """How bounds are computed."""
-        return self.each[0].method
+        """How bounds are computed; of the first attack that has a victim."""
+        return next((victims.method for victims in self.each if victims.rates), self.each[0].method)
 
     @property
     def tests(self) -> bool:
