@@ -26,11 +26,12 @@ def test_a_wrong_label_is_not_believed() -> None:
 
 
 def test_a_row_does_not_speak_for_itself() -> None:
-    """Labels that mean nothing, and more columns than a model needs to learn them by heart."""
-    draw = np.random.default_rng(1)
-    y = np.arange(120) % 3
-    own = held_out_beliefs(draw.standard_normal((120, 100)), y, 3, seed=0)[np.arange(120), y]
-    assert own.mean() < 0.45
+    """Labels that mean nothing, and nearly as many columns as rows: a model believes 0.9 of those that it has seen."""
+    y, own = np.arange(120) % 3, []
+    for seed in range(5):
+        features = np.random.default_rng(seed).standard_normal((120, 100))
+        own.append(held_out_beliefs(features, y, 3, seed=0)[np.arange(120), y].mean())
+    assert np.mean(own) < 0.45
 
 
 @pytest.mark.parametrize("width", [3, 600])
