@@ -28,6 +28,8 @@ _HOMES = {
     "judge": "evidence.verdict",
     "targets": "",
     "samples": "",
+    "poisoning": "",
+    "defenses": "",
     "testing": "",
     "errors": "",
     "Linf": "perturbations.norms",
@@ -82,7 +84,9 @@ _HOMES = {
 __all__ = [*_HOMES, "__version__"]
 
 if TYPE_CHECKING:
+    from redan import defenses as defenses
     from redan import errors as errors
+    from redan import poisoning as poisoning
     from redan import samples as samples
     from redan import targets as targets
     from redan import testing as testing
