@@ -47,6 +47,10 @@ class PoisonTally:
                 if line.unfit:
                     self.unfit[key[0]] = line.error or "it cannot be used here"
             case InspectedLine():
+                if line.poisoner not in [poisoner.name for poisoner in self.about.poisoners]:
+                    raise EvidenceError(
+                        f"the log has detectors of '{line.poisoner}', who is not of the run; the evidence was changed"
+                    )
                 self.inspected = line
 
     def pending(self) -> list[Key]:
@@ -133,7 +137,7 @@ class PoisonTally:
                     status=status,
                     reason=reason,
                     points=points if known else [],
-                    breaks_at=min((p.share for p in points if self._broken(p)), default=None),
+                    breaks_at=min((p.share for p in points if known and self._broken(p)), default=None),
                 )
             )
         return found
