@@ -9,6 +9,8 @@ import pytest
 
 from redan.cli.app import run
 from redan.registry.attacks import ATTACKS
+from redan.registry.detectors import DETECTORS
+from redan.registry.poisoners import POISONERS
 from redan.threat.standards import crosswalk
 from redan.threat.techniques import PLANNED
 
@@ -29,10 +31,33 @@ def test_attacks_that_run_today(capsys: Captured, monkeypatch: pytest.MonkeyPatc
     assert names == {entry.name for entry in ATTACKS}
 
 
+@pytest.mark.parametrize(
+    ("what", "headings", "names"),
+    [
+        ("poisoners", "name goal labels needs paper", {each.name for each in POISONERS}),
+        ("detectors", "name sees blind to paper", {each.name for each in DETECTORS}),
+    ],
+)
+def test_what_poisons_and_what_finds_it(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, what: str, headings: str, names: set[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = listed(capsys, what).splitlines()
+    assert lines[0].split() == headings.split()
+    assert max(map(len, lines)) <= 80
+    assert {line.split()[0] for line in lines[1:] if not line.startswith(" ")} == names
+    rows = json.loads(listed(capsys, what, "--json"))
+    assert {row["name"] for row in rows} == names
+    text = listed(capsys, what, "--bibtex")
+    assert ("BadNets" in text) == (what == "poisoners")
+    assert ("Spectral Signatures" in text) == (what == "detectors")
+
+
 def test_techniques_built_or_not(capsys: Captured) -> None:
     rows = json.loads(listed(capsys, "techniques", "--json"))
     assert {row["name"]: row["built"] for row in rows} == {
         **{entry.name: "yes" for entry in ATTACKS},
+        **{entry.name: "yes" for entry in POISONERS},
         **{each.name: "not yet" for each in PLANNED},
     }
     (pgd,) = [row for row in rows if row["name"] == "pgd"]
@@ -57,4 +82,4 @@ def test_standards(capsys: Captured) -> None:
 
 def test_what_has_no_papers_has_no_bibtex(capsys: Captured) -> None:
     assert run(["list", "standards", "--bibtex"]) == 2
-    assert "--bibtex is for attacks and techniques" in capsys.readouterr().err
+    assert "--bibtex is for attacks, poisoners, detectors and techniques" in capsys.readouterr().err

@@ -214,7 +214,39 @@ WRONG = {
     ),
     "goal of another kind": ("{fidelity: test}", "untargeted", ["attackers[2].goal must be {fidelity: …} or {transf"]),
     "target word": ("goal: untargeted", "goal: {targeted: least}", ["a class's number, from 0, or least_likely"]),
-    "trigger": ("trigger: patch", "trigger: hat", ["attackers[1].goal.backdoor.trigger must be patch, got 'hat'"]),
+    "trigger": (
+        "trigger: patch",
+        "trigger: blnd",
+        [
+            "attackers[1].goal.backdoor.trigger must be patch, blend, sinusoid, {patch: …} or {columns: …}, got 'blnd'",
+            "did you mean blend?",
+        ],
+    ),
+    "two triggers": (
+        "trigger: patch",
+        "trigger: {patch: {}, columns: {0: 1}}",
+        ["attackers[1].goal.backdoor.trigger names patch and columns"],
+    ),
+    "columns by name": (
+        "trigger: patch",
+        "trigger: {columns: {age: 1}}",
+        ["attackers[1].goal.backdoor.trigger.columns.age", "must be a whole number, got 'age'"],
+    ),
+    "columns of an image": (
+        "trigger: patch",
+        "trigger: {columns: {0: 1}}",
+        ["line 29", "is columns, which fits inputs of kind table or tensor, and they are image"],
+    ),
+    "target of all": (
+        "target: 0}}",
+        "target: all}}",
+        ["attackers[1].goal.backdoor.target must be a class's number, from 0, or all_to_all, got 'all'"],
+    ),
+    "one victim": (
+        "requirements:",
+        "poisoning: {victims: 1}\nrequirements:",
+        ["line 37", "poisoning.victims must be at least 2, got 1"],
+    ),
     "change": ("{linf: 0.1}", "{lnf: 0.1}", ["attackers[0].change must be {linf: …}", "did you mean linf?"]),
     "changes": ("{linf: 0.1}", "{linf: 0.1, l2: 1}", ["attackers[0].change names linf and l2"]),
     "metric": (

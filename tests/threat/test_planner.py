@@ -116,6 +116,13 @@ POISONING = {
     "goal": "availability",
     "capability": {"share": 0.1},
 }
+EXTRACTION = {
+    "name": "customer",
+    "kind": "extraction",
+    "why": "answers are sold",
+    "knowledge": "labels",
+    "goal": {"fidelity": "test"},
+}
 INSIDER: dict[str, Any] = {
     "name": "insider",
     "kind": "evasion",
@@ -212,7 +219,8 @@ IMAGE: dict[str, Any] = {"system__inputs": {"kind": "image", "shape": [1, 4, 4],
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"attackers__0": POISONING, "requirements": []}, "attackers of kind poisoning are not built yet"),
+        ({"attackers__0": POISONING, "requirements": []}, "there are no training rows to poison; give system.data"),
+        ({"attackers__0": EXTRACTION, "requirements": []}, "attackers of kind extraction are not built yet"),
         (
             {"attackers__0__change": {"l1": 1.0}, "attackers__0__knowledge": "labels"},
             "no attack on labels alone is built in L1 yet",

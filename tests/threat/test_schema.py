@@ -12,20 +12,29 @@ from pydantic import ValidationError
 
 from redan.evidence.requirement import Metric
 from redan.threat.attackers import (
+    AllToAll,
     Attacker,
     Availability,
+    Backdoor,
     BackdoorGoal,
+    ColumnsTrigger,
+    CornerName,
     DeviateGoal,
     Evasion,
     Extraction,
     Kind,
     Knowledge,
     LeastLikely,
+    PatchShape,
+    PatchTrigger,
     Poisoning,
+    PoisoningCapability,
     TargetedGoal,
     TargetedRowsGoal,
     TransferGoal,
+    TriggerName,
     Untargeted,
+    trigger_name,
 )
 from redan.threat.changes import (
     BytesChange,
@@ -52,6 +61,7 @@ from redan.threat.model import (
     Trees,
 )
 from redan.threat.parts import Part
+from redan.threat.poisoning import Certificate, Counts
 from redan.threat.schema import Auto, Family, KeepInputs, ModeName, ThreatModel
 from redan.threat.system import DataFile, Output, Task
 
@@ -391,6 +401,119 @@ def test_every_goal_of_poisoning() -> None:
         assert "attackers" in refusal(attackers=[{**POISONER, "goal": wrong}])
 
 
+TABLE: Document = {"kind": "table", "shape": [5], "bounds": [0, 9]}
+VECTOR: Document = {"kind": "tensor", "shape": [5], "bounds": [0, 1]}
+
+
+def planted(trigger: object, inputs: Document = IMAGE, **changed: object) -> Backdoor:
+    """The backdoor of a poisoner with that trigger, of such inputs."""
+    goal = {"backdoor": {"trigger": trigger, "target": 0}}
+    (attacker,) = load(attackers=[{**POISONER, "goal": goal}], system__inputs=inputs, **changed).attackers
+    assert isinstance(attacker, Poisoning)
+    assert isinstance(attacker.goal, BackdoorGoal)
+    return attacker.goal.backdoor
+
+
+def misplanted(trigger: object, inputs: Document = IMAGE, target: object = 0, **changed: object) -> str:
+    goal = {"backdoor": {"trigger": trigger, "target": target}}
+    return refusal(attackers=[{**POISONER, "goal": goal}], system__inputs=inputs, **changed)
+
+
+def test_every_trigger() -> None:
+    assert planted("patch").trigger is TriggerName.PATCH
+    assert planted("blend", TABLE).trigger is planted("blend", VECTOR).trigger is TriggerName.BLEND
+    assert planted("sinusoid").trigger is TriggerName.SINUSOID
+    assert planted({"patch": {}}).trigger == PatchTrigger(patch=PatchShape(size=3, value=None))
+    said = {"patch": {"size": 5, "value": 0.5, "corner": "top_left"}}
+    assert planted(said).trigger == PatchTrigger(patch=PatchShape(size=5, value=0.5, corner=CornerName.TOP_LEFT))
+    assert planted({"columns": {3: 1.0, 0: 2}}, TABLE).trigger == ColumnsTrigger(columns={3: 1.0, 0: 2})
+    names = [planted("patch").trigger, planted({"patch": {}}).trigger, planted({"columns": {0: 1}}, VECTOR).trigger]
+    assert [*map(trigger_name, names)] == ["patch", "patch", "columns"]
+
+
+def test_a_trigger_fits_the_inputs() -> None:
+    assert "is patch, which fits inputs of kind image, and they are table" in misplanted("patch", TABLE)
+    assert "is sinusoid, which fits inputs of kind image, and they are tensor" in misplanted("sinusoid", VECTOR)
+    assert "is columns, which fits inputs of kind table or tensor" in misplanted({"columns": {0: 1}})
+    assert "is blend, which needs inputs.bounds" in misplanted("blend", {"kind": "table"})
+    assert "is blend, which fits inputs of kind image or tensor or table" in misplanted("blend", {"kind": "text"})
+    small: Document = {"kind": "image", "shape": [1, 2, 8], "bounds": [0, 1]}
+    assert "is patch, of 3 pixels a side, and images have 2 by 8" in misplanted("patch", small)
+    assert planted({"patch": {"size": 2}}, small).target == 0
+    assert "patch.size must be 2 at most, as images are, got 3" in misplanted({"patch": {}}, small)
+    assert "value must lie within inputs.bounds [0, 1], in whose units it is, got 2" in misplanted(
+        {"patch": {"value": 2.0}}
+    )
+    assert "columns must be from 0 to 4, got 5" in misplanted({"columns": {1: 0, 5: 0}}, TABLE)
+    assert "columns.3 must lie within inputs.bounds [0, 9]" in misplanted({"columns": {3: 10}}, TABLE)
+    assert (
+        planted({"columns": {70: 1e6}}, {"kind": "table"}).target == 0
+    )  # how many there are, and what they hold, is not said
+    deep: Document = {"kind": "tensor", "shape": [5, 2], "bounds": [0, 1]}
+    assert "columns needs tensors of one axis, and inputs.shape has 2" in misplanted({"columns": {0: 1}}, deep)
+    wrongs: list[Document] = [
+        {"columns": {}},
+        {"columns": {-1: 1}},
+        {"patch": {"size": 0}},
+        {"patch": {"corner": "left"}},
+    ]
+    for wrong in wrongs:
+        assert "trigger" in misplanted(wrong, IMAGE if "patch" in wrong else TABLE)
+
+
+def test_a_backdoor_s_target_is_a_class_or_all_to_all() -> None:
+    goal: Document = {"backdoor": {"trigger": "patch", "target": "all_to_all"}}
+    (attacker,) = load(attackers=[{**POISONER, "goal": goal}]).attackers
+    assert isinstance(attacker, Poisoning)
+    assert isinstance(attacker.goal, BackdoorGoal)
+    assert attacker.goal.backdoor.target is AllToAll.ALL_TO_ALL
+    assert "must be a class from 0 to 9, got 10" in misplanted("patch", target=10)
+    assert "a label's number" in misplanted("patch", target="all_to_all", system__task="multilabel")
+
+
+def test_how_far_rows_are_crafted() -> None:
+    def crafting(linf: float, inputs: Document) -> Document:
+        return {"attackers": [{**POISONER, "capability": {"share": 0.1, "linf": linf}}], "system__inputs": inputs}
+
+    (attacker,) = load(**crafting(9, TABLE)).attackers
+    assert isinstance(attacker, Poisoning)
+    assert attacker.capability.linf == 9
+    assert load(attackers=[POISONER]).attackers[0].capability == PoisoningCapability(share=0.1, linf=None)
+    assert "must not exceed the width of inputs.bounds [0, 1], in whose units it is, got 2" in refusal(
+        **crafting(2, IMAGE)
+    )
+    assert "linf needs inputs.bounds" in refusal(**crafting(0.1, {"kind": "table"}))
+    assert "linf fits inputs of kind image" in refusal(**crafting(0.1, {"kind": "bytes"}))
+    assert "greater than 0" in refusal(**crafting(0, IMAGE))
+
+
+def test_how_poisoning_is_tried() -> None:
+    plain = load().poisoning
+    assert (plain.victims, plain.curve, plain.curve_victims, plain.margin) == (10, None, 3, 0.01)
+    assert (plain.detect, plain.repair_until, plain.certify) == (True, 0.05, None)
+    said = {"victims": 2, "curve": [0.5, 0.1], "certify": {"parts": 50, "copies": 2, "counts": "labels"}}
+    found = load(poisoning=said).poisoning
+    assert found.curve == (0.5, 0.1)
+    assert found.certify == Certificate(parts=50, copies=2, counts=Counts.LABELS)
+    assert load(poisoning={"certify": {"parts": 1}}).poisoning.certify == Certificate(parts=1, counts=Counts.ROWS)
+    assert load(poisoning={"curve": []}).poisoning.curve == ()
+    wrongs: list[Document] = [
+        {"victims": 1},
+        {"curve": [1.0]},
+        {"curve": [0]},
+        {"curve_victims": 0},
+        {"margin": 0},
+        {"repair_until": 1.5},
+        {"certify": {}},
+        {"certify": {"parts": 0}},
+        {"certify": {"parts": 5, "counts": "sources"}},
+        {"trials": 3},
+    ]
+    for wrong in wrongs:
+        assert "poisoning" in refusal(poisoning=wrong)
+    assert "must name each share once, got 0.5 twice" in refusal(poisoning={"curve": [0.5, 0.1, 0.5]})
+
+
 @pytest.mark.parametrize(
     "capability", [None, {}, {"share": 0}, {"share": 1.1}, {"share": 0.1, "queries_per_row": 5}, {"sources": ["a"]}]
 )
@@ -494,6 +617,17 @@ def test_of_several_attackers_that_fit_one_must_be_named() -> None:
     assert "several attackers fit: supplier, insider" in refusal(attackers=EVERYONE, requirements=[poisoned])
     (requirement,) = load(attackers=EVERYONE, requirements=[{**poisoned, "against": "insider"}]).requirements
     assert requirement.against == "insider"
+
+
+def test_a_success_rate_is_of_rows_chosen_by_a_poisoner_too() -> None:
+    sender = {**POISONER, "name": "sender", "goal": {"targeted_rows": 5}}
+    rate: Document = {"metric": "attack_success_rate", "at_most": 0.5}
+    (requirement,) = load(attackers=[sender], requirements=[rate]).requirements
+    assert requirement.against == "sender"
+    assert "several attackers fit: anyone, sender" in refusal(attackers=[EVADER, sender], requirements=[rate])
+    assert "an evasion attacker, or a poisoning attacker whose goal is targeted_rows" in refusal(
+        attackers=[POISONER, BACKDOOR], requirements=[rate]
+    )
 
 
 def test_a_metric_without_an_attacker_to_measure_it_is_refused() -> None:

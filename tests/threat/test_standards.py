@@ -75,7 +75,7 @@ POISONING: dict[str, Any] = {
     "name": "supplier",
     "kind": "poisoning",
     "why": "labels are bought",
-    "goal": {"backdoor": {"trigger": "patch", "target": 0}},
+    "goal": {"backdoor": {"trigger": "blend", "target": 0}},
     "capability": {"share": 0.01},
 }
 EXTRACTION: dict[str, Any] = {

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from redan.registry.attacks import ATTACKS
+from redan.registry.detectors import DETECTORS
+from redan.registry.poisoners import POISONERS
 from redan.threat import attackers as who
 from redan.threat.attackers import Kind, Knowledge
 from redan.threat.changes import L2Change, LinfChange
 from redan.threat.papers import arxiv_id, bibtex
-from redan.threat.techniques import PLANNED, Technique, techniques, unrealistic
+from redan.threat.standards import crosswalk
+from redan.threat.techniques import PLANNED, Technique, subject, techniques, unrealistic
 
 
 def known(name: str) -> Technique:
@@ -24,13 +27,16 @@ def test_each_name_stands_once_and_what_is_built_is_not_planned() -> None:
     names = [each.name for each in techniques()]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) for name in names)
-    assert {each.name for each in techniques() if each.built} == {entry.name for entry in ATTACKS}
+    assert {each.name for each in techniques() if each.built} == {entry.name for entry in ATTACKS} | {
+        entry.name for entry in POISONERS
+    }
     assert {each.kind for each in PLANNED} == set(Kind)
 
 
 def test_every_paper_has_an_entry() -> None:
-    for paper in {each.paper for each in techniques()} | {entry.paper for entry in ATTACKS}:
-        if paper in ("a baseline", "redan's own"):
+    papers = {each.paper for each in techniques()} | {entry.paper for entry in ATTACKS}
+    for paper in papers | {entry.paper for entry in DETECTORS}:
+        if paper in ("a baseline", "redan's own", "Rousseeuw 1999", "Breunig 2000"):  # the last are not on arXiv
             continue
         id = arxiv_id(paper)
         assert id is not None, paper
@@ -80,10 +86,42 @@ def test_one_able_attacker_is_enough() -> None:
 def test_poison_needs_its_goal_and_its_labels() -> None:
     about = {"name": "p", "kind": Kind.POISONING, "why": "w", "capability": {"share": 0.1}}
     clean = who.Poisoning.model_validate({**about, "goal": {"backdoor": {"trigger": "patch", "target": 1}}})
-    told = {each.name: unrealistic(each, (clean,)) for each in PLANNED if each.kind is Kind.POISONING}
-    assert told["badnets"] == "it changes labels, and p may not"
-    assert told["label-consistent"] is None
-    assert told["gradient-matching"] == "it is not for the goal of p"
+    told = {each.name: unrealistic(each, (clean,)) for each in techniques() if each.kind is Kind.POISONING}
+    assert told["badnets"] == told["wanet"] == "it changes labels, and p may not"
+    assert told["label-consistent"] is told["sig"] is None
+    assert told["gradient-matching"] == told["bullseye-polytope"] == "it is not for the goal of p"
+
+
+@pytest.mark.parametrize(
+    ("trigger", "name"),
+    [
+        ("patch", "badnets"),
+        ({"patch": {"size": 2}}, "badnets"),
+        ("blend", "blended"),
+        ("sinusoid", "sinusoid-trigger"),
+        ({"columns": {0: 1}}, "table-trigger"),
+    ],
+)
+def test_a_stamp_needs_its_trigger(trigger: object, name: str) -> None:
+    about = {"name": "p", "kind": Kind.POISONING, "why": "w"}
+    goal = {"backdoor": {"trigger": trigger, "target": 1}}
+    dirty = who.Poisoning.model_validate(
+        {**about, "capability": {"share": 0.1, "may_change_labels": True}, "goal": goal}
+    )
+    told = {each.name: unrealistic(each, (dirty,)) for each in techniques() if each.triggers}
+    assert [one for one, reason in told.items() if reason is None] == [name]
+    called = trigger if isinstance(trigger, str) else next(iter(trigger)) if isinstance(trigger, dict) else ""
+    left = {reason for one, reason in told.items() if one != name}
+    assert left == {f"it does not plant {called}, which is the trigger of p"}
+
+
+def test_poisoners_bring_their_ids_and_papers() -> None:
+    for entry in POISONERS:
+        found = known(entry.name)
+        assert (found.kind, found.paper, found.ids, found.labels) == (
+            *(Kind.POISONING, entry.paper, entry.techniques, entry.labels),
+        )
+        assert set(entry.techniques) <= set(crosswalk().of(subject(found)))
 
 
 def test_a_copy_needs_what_it_sees() -> None:
