@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from redan.assessment import assess
+from redan.evidence.poisoned import MeanPart, PointPart, PoisonerPart, PoisoningPart
 from redan.evidence.report import Report
 
 
@@ -97,3 +98,45 @@ def test_attackers_of_like_names_keep_their_own_figures(tracking: Any, report: R
     found = tracking.get_run(run.info.run_id).data.metrics
     rates = {name: value for name, value in found.items() if "robust_accuracy" in name and name.endswith("/rate")}
     assert sorted(rates.values()) == [8 / 32, 28 / 32]
+
+
+def over(*each: float) -> MeanPart:
+    value = sum(each) / len(each)
+    ends = {"low": value - 0.1, "high": value + 0.1}
+    return MeanPart(value=value, **ends, confidence=0.95, method="student-t", rows=100, each=list(each))
+
+
+@pytest.mark.extras
+def test_the_strongest_poison_is_logged_and_one_that_could_not_be_tried_is_not(tracking: Any, report: Report) -> None:
+    from redan.integrations.mlflow import log_report
+
+    none = dict.fromkeys(("clean_success", "clean_accuracy", "equivalence"))
+    point = PointPart(
+        **{"share": 0.01, "used": 0.01, "changed": 6, "victims": 2, "errors": 1, "undecided": 0},
+        success=over(0.9, 0.7),
+        accuracy=over(0.6, 0.8),
+        **none,
+    )
+    weaker = point.model_copy(update={"success": over(0.2, 0.2)})
+    told: dict[str, Any] = {"settings": "", "techniques": [], "status": "done", "reason": None, "breaks_at": None}
+    part = PoisoningPart(
+        goal="backdoor",
+        poisoners=[PoisonerPart(name=name, points=[p], **told) for name, p in (("blend", weaker), ("patch", point))],
+        strongest="patch",
+        **{"detectors": [], "sources": [], "repairs": [], "trigger": None, "certificate": None, "notes": []},
+    )
+    (first,) = report.attackers
+    empty: dict[str, Any] = {"counts": None, "attacks": [], "by_class": [], "curve": [], "kind": "poisoning"}
+    supplier = first.model_copy(update={**empty, "name": "supplier", "poisoning": part})
+    nothing = part.model_copy(update={"poisoners": [], "strongest": None})
+    other = supplier.model_copy(update={"name": "other", "poisoning": nothing})
+    with tracking.start_run() as run:
+        log_report(report.model_copy(update={"attackers": [first, supplier, other]}), evidence=False)
+    found = tracking.get_run(run.info.run_id).data.metrics
+    assert found["redan/backdoor_success/supplier/rate"] == pytest.approx(0.8)
+    assert found["redan/backdoor_success/supplier/low"] == pytest.approx(0.7)
+    assert (found["redan/poisoned_accuracy/supplier/n"], found["redan/poisoned_accuracy/supplier/errors"]) == (3, 1)
+    assert found["redan/poisoned_accuracy/supplier/high"] == pytest.approx(0.8)
+    assert [name for name in found if "robust_accuracy/supplier" in name or "other" in name] == []
+    assert found["redan/robust_accuracy/anyone____at 100 _/rate"] == 28 / 32
+    assert found["redan/clean_accuracy/rate"] == 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,10 +98,7 @@ def everything(reports: dict[Verdict, Report]) -> Report:
     return Report.model_validate(document)
 
 
-@pytest.fixture(scope="session")
-def hostile(everything: Report) -> Report:
-    """Every free text ends in what could harm a page, a file or its reader."""
-
+def _hostile(report: Report) -> Report:
     def walked(value: Any, key: str = "") -> Any:
         if type(value) is str:  # not the verdicts and metrics: those are no free text
             return value if key == "started" else value + HOSTILE
@@ -111,7 +108,19 @@ def hostile(everything: Report) -> Report:
             return {name: walked(each, name) for name, each in value.items()}
         return value
 
-    return Report.model_validate(walked(everything.model_dump()))
+    return Report.model_validate(walked(report.model_dump()))
+
+
+@pytest.fixture(scope="session")
+def made_hostile() -> Callable[[Report], Report]:
+    """Every free text of a report made to end in what could harm a page, a file or its reader."""
+    return _hostile
+
+
+@pytest.fixture(scope="session")
+def hostile(everything: Report) -> Report:
+    """Every free text ends in what could harm a page, a file or its reader."""
+    return _hostile(everything)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import hashlib
 import re
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,7 +25,7 @@ from redan.report.untrusted import visible
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-VOID = {"meta", "link", "img", "rect", "line", "polyline", "polygon", "circle"}
+VOID = {"meta", "link", "img", "rect", "line", "polyline", "polygon", "circle", "path"}
 WIDTHS = (390, 1280)
 
 
@@ -187,6 +188,112 @@ def test_a_report_of_nothing_is_a_page_too(everything: Report) -> None:
     assert "The threat model has none." in Read(render(empty)).text
 
 
+# -- attackers who change training rows --------------------------------------------------------------------
+
+
+def section(page: str) -> str:
+    """The text of the first attacker's section."""
+    return Read(page[page.index('<section id="attacker-1"') : page.index('<section id="limits"')]).text
+
+
+def test_poisoning_is_told_figure_by_figure(poisoned: dict[str, Report], planted: Gallery) -> None:
+    report = poisoned["rich"]
+    text = section(render(report, planted))
+    expected = [
+        "96.8 % of triggered rows answered as the attacker wants, over 10 trained victims; 95 % interval 94.8 to 98.8",
+        "badnets, 1 % of the training rows (60 rows)",
+        "1.1 % of the same rows, over 10 trained victims without poison",
+        "points of clean accuracy: not shown to be equal within 1 point",
+        "0.1 % of the training rows is the smallest share tried that breaks the requirement",
+        "required 10 %",
+        "badnets strongest",
+        "sig (cut)",
+        "Our limit of seconds ended it.",
+        "sleeper-agent (not applicable) sleeper-agent(seed=0) The attacker has no surrogate.",
+        "sandal → pullover",
+        "pullover (label kept)",
+        "it flags pullover; the attacker's label is pullover; its trigger overlaps the planted one by 71.0 %",
+        "pullover 4.7 flagged, the attacker's label",
+        "sandal – no trigger found",
+        "spectral-signatures 0.998 97.0 % 61 q 0.1 60",
+        "confident-learning Not applicable: it needs scores of held-out models.",
+        "supplier-b 55 60 1,500",
+        "fine-pruning 97.0 % → 41.0 % 89.0 % → 86.0 % – no, > 5 %",
+        "without-suspects 97.0 % → 1.2 % 89.0 % → 89.1 % 66 yes, ≤ 5 %",
+        "loss-isolation Not applicable: the training gives no losses.",
+        "Deep partition aggregation: 250 models vote",
+        "withstand any change of 0.15 % of the training rows",
+        "2 371 of 500 74.2 %",
+        "detectors were given 200 of the test rows",
+    ]
+    assert [words for words in expected if words not in text] == []
+    for poisoner in report.attackers[0].poisoning.poisoners if report.attackers[0].poisoning else []:
+        for point in poisoner.points:
+            assert point.success is not None
+            assert (
+                f"{100 * point.success.value:.1f} % {100 * point.success.low:.1f}–{100 * point.success.high:.1f}"
+                in text
+            )
+    whole = Read(render(report)).text
+    assert "Of triggered rows, 96.8 % as the attacker wants, 3.2 % otherwise" in whole
+    assert "96.8 % (mean of 10 victims), 95 % interval" in whole
+    assert "Screen the training rows that data contributor can reach with spectral-signatures (AUC 0.998)" in whole
+
+
+def test_each_kind_of_poisoning_says_what_it_is_about(poisoned: dict[str, Report]) -> None:
+    targeted = Read(render(poisoned["targeted"])).text
+    assert "70.0 % of chosen rows (14 of 20) answered as the attacker wants, over 20 trained victims" in targeted
+    assert "70.0 % (14 of 20 victims)" in targeted
+    assert "dotted line" not in targeted  # chosen rows have no victims of clean rows
+    lower = Read(render(poisoned["availability"])).text
+    assert "71.0 % accuracy on clean rows, over 3 trained victims" in lower
+    assert "89.3 % accuracy of 3 trained victims without poison" in lower
+    assert "−18.3 points of clean accuracy: different by more than 1 point" in lower
+    assert "1 could not be trained or asked, 1 left out; they never help to pass" in lower
+    nothing = section(render(poisoned["nothing"]))
+    assert "Nothing could be measured: the inputs have no bounds." in nothing
+    assert "Spectral-signatures" not in nothing
+    assert "spectral-signatures Not applicable: there is no poison to look for." in nothing
+
+
+def test_pictures_of_poison_stand_with_their_attacker(poisoned: dict[str, Report], planted: Gallery) -> None:
+    images = [a for tag, a in Read(render(poisoned["rich"], planted)).tags if tag == "img"]
+    assert len(images) == 4 * 3 + 2
+    assert images[0]["alt"] == "Training row 1, clean, labeled sandal"
+    assert images[1]["alt"] == "Training row 1, poisoned, labeled pullover"
+    assert images[0]["src"] != images[1]["src"]
+    other = replace(planted.poisoned[0], attacker=1)
+    assert "<img" not in render(poisoned["rich"], Gallery(poisoned=(other,)))
+    sound = replace(planted.poisoned[0], clean=torch.zeros(4, 2, 28, 28), poisoned=torch.zeros(4, 2, 28, 28))
+    assert "<img" not in render(poisoned["rich"], Gallery(poisoned=(sound,)))
+
+
+def test_hostile_text_about_poison_stays_text(
+    poisoned: dict[str, Report], planted: Gallery, made_hostile: Callable[[Report], Report]
+) -> None:
+    report = made_hostile(poisoned["rich"])
+    page = render(report, planted)
+    read, honest = Read(page), Read(render(poisoned["rich"], planted))
+    assert {tag for tag, _ in read.tags} <= {tag for tag, _ in honest.tags}
+    assert [name for _, a in read.tags for name in a if name.startswith("on") or name == "style"] == []
+    part = report.attackers[0].poisoning
+    assert part is not None
+    for text in (part.poisoners[0].name, part.sources[0].source, part.detectors[0].name, part.notes[0]):
+        assert " ".join(visible(text).split()) in read.text
+    assert not re.search("[\x00\x1b\u202e\ud800]", page)
+    page.encode()
+
+
+def test_an_attacker_of_many_labels_and_sources_has_them_folded(poisoned: dict[str, Report]) -> None:
+    document = poisoned["rich"].model_dump()
+    part = document["attackers"][0]["poisoning"]
+    part["trigger"]["anomaly"] = [0.1 * k for k in range(40)]
+    part["sources"] = [{"source": f"s{k}", "rows": 9, "poisoned": k % 2, "suspicious": k} for k in range(25)]
+    page = render(Report.model_validate(document))
+    for words in ("The other 30 labels", "The other 15 sources", "class 39"):
+        assert words in page
+
+
 @pytest.fixture
 def opened(browser: Browser, tmp_path: Path) -> Any:
     """A function that opens a page as text in a window, and the addresses that were asked for."""
@@ -229,6 +336,50 @@ def test_axe_finds_nothing(
     found = Axe().run(page).response
     assert len(found["passes"]) > 10
     assert [(v["id"], v["impact"], v["nodes"][0]["html"]) for v in found["violations"]] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "width", "scheme"),
+    [
+        ("rich", 390, "dark"),
+        ("rich", 1280, "light"),
+        ("nothing", 1280, "dark"),
+        ("targeted", 390, "light"),
+        ("availability", 1280, "light"),
+    ],
+)
+def test_axe_finds_nothing_about_poison(
+    opened: Any, poisoned: dict[str, Report], planted: Gallery, kind: str, width: int, scheme: str
+) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page, asked = opened(render(poisoned[kind], planted if kind == "rich" else None), width, scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    found = Axe().run(page).response
+    assert len(found["passes"]) > 10
+    assert [(v["id"], v["impact"], v["nodes"][0]["html"]) for v in found["violations"]] == []
+    assert asked == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("img").evaluate_all("all => all.every(each => each.naturalWidth > 1)")
+
+
+def test_poison_fits_on_paper(opened: Any, poisoned: dict[str, Report], planted: Gallery) -> None:
+    page, _ = opened(render(poisoned["rich"], planted), 672)  # A4 less its margins, in CSS pixels
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 672
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_hostile_poison_is_no_wider_than_the_page(
+    opened: Any,
+    poisoned: dict[str, Report],
+    planted: Gallery,
+    made_hostile: Callable[[Report], Report],
+    width: int,
+) -> None:
+    page, asked = opened(render(made_hostile(poisoned["rich"]), planted), width)
+    assert asked == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 
 import pytest
 
@@ -87,6 +88,30 @@ def test_what_was_not_assessed_is_skipped_and_what_fired_is_said(everything: Rep
     assert any("skipped on request: square" in text for text in said)
     digests = {each.attrib["name"]: each.attrib["value"] for each in root.iter("property")}
     assert digests["digest.evidence"] == everything.digests["evidence"]
+
+
+def test_a_poisoning_requirement_is_a_case_of_its_own(poisoned: dict[str, Report]) -> None:
+    root = read(poisoned["rich"])
+    cases = {case.attrib["name"]: case for case in root.iter("testcase")}
+    failure = cases["backdoor_success ≤ 0.1"].find("failure")
+    assert failure is not None
+    assert "mean of 10 victims), required at most 10" in failure.attrib["message"]
+    assert "interval 0.9484 to 0.9884 (student-t)" in (cases["backdoor_success ≤ 0.1"].findtext("system-out") or "")
+    told = cases["data contributor"].findtext("system-out") or ""
+    assert "answered as the attacker wants over 10 trained victims" in told
+    assert "Sleeper-agent: the attacker has no surrogate." in told
+    assert root.attrib["skipped"] == "0"
+    nothing = read(poisoned["nothing"])
+    assert (nothing.attrib["errors"], nothing.attrib["failures"], nothing.attrib["skipped"]) == ("1", "0", "1")
+    (skipped,) = nothing.iter("skipped")
+    assert skipped.attrib["message"] == "nothing could be measured: the inputs have no bounds"
+
+
+def test_hostile_text_about_poison_stays_text(
+    poisoned: dict[str, Report], made_hostile: Callable[[Report], Report]
+) -> None:
+    root = read(made_hostile(poisoned["rich"]))
+    assert [each.tag for each in root.iter()] == [each.tag for each in read(poisoned["rich"]).iter()]
 
 
 def test_hostile_text_stays_text(hostile: Report, everything: Report) -> None:

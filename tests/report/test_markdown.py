@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -47,6 +48,37 @@ def test_each_requirement_and_attacker_has_its_row(everything: Report) -> None:
     assert everything.shows_not[0] in text
     assert everything.digests["evidence"] is not None
     assert everything.digests["evidence"] in text
+
+
+def test_poisoning_has_its_tables(poisoned: dict[str, Report]) -> None:
+    text = shown(render(poisoned["rich"]))
+    for words in (
+        "96.8 % of triggered rows answered as the attacker wants over 10 trained victims, 95 % interval 94.8 to 98.8 %",
+        "Clean accuracy changes by −0.9 points (90 % interval −1.2 to −0.6 points, 10 pairs of victims): not shown",
+        "0.1 % of the training rows is the smallest share tried that breaks the requirement",
+        "Sleeper-agent: the attacker has no surrogate",
+    ):
+        assert words in text
+    kinds = [token.type for token in PARSER.parse(render(poisoned["rich"]))]
+    assert kinds.count("table_open") == 3 + 5  # requirements, attackers, digests; victims to certificate
+    nothing = render(poisoned["nothing"])
+    assert [token.type for token in PARSER.parse(nothing)].count("table_open") == 3
+    assert "Nothing could be measured: the inputs have no bounds." in shown(nothing)
+
+
+def test_hostile_text_about_poison_stays_text(
+    poisoned: dict[str, Report], made_hostile: Callable[[Report], Report]
+) -> None:
+    report = made_hostile(poisoned["rich"])
+    text = render(report)
+    found = {token.type for token in tokens(text)}
+    assert not found & {"link_open", "image", "html_inline", "code_inline", "em_open", "s_open", "fence"}
+    blocks = {token.content.strip() for token in tokens(text) if token.type == "html_block"}
+    assert all(re.fullmatch(r"<details><summary>[A-Za-z ]+</summary>|</details>", block) for block in blocks)
+    part = report.attackers[0].poisoning
+    assert part is not None
+    assert visible(part.poisoners[0].name) in shown(text)
+    assert not re.search(r"@\w|#\d|://|www\.\w", text.replace("&#8203;", "\u200b"))
 
 
 def test_hostile_text_stays_text(hostile: Report, everything: Report) -> None:

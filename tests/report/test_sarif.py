@@ -75,6 +75,27 @@ def test_what_makes_a_number_doubtful_is_said(everything: Report, validator: jso
         assert words in notes
 
 
+@pytest.mark.parametrize(
+    ("kind", "rule", "level"),
+    [
+        ("rich", "backdoor_success", "error"),
+        ("targeted", "attack_success_rate", "error"),
+        ("availability", "poisoned_accuracy", "error"),
+        ("nothing", "backdoor_success", "warning"),
+    ],
+)
+def test_a_poisoning_requirement_is_an_alert(
+    poisoned: dict[str, Report], validator: jsonschema.Draft4Validator, kind: str, rule: str, level: str
+) -> None:
+    run = run_of(poisoned[kind], validator)
+    (result,) = run["results"]
+    assert (result["ruleId"], result["level"]) == (f"redan/{rule}", level)
+    notes = " ".join(note["message"]["text"] for note in run["invocations"][0]["toolExecutionNotifications"])
+    assert "not assessed" not in notes
+    tags = {each["id"]: each["properties"]["tags"] for each in run["tool"]["driver"]["rules"]}
+    assert "AML.T0020" in tags[f"redan/{rule}"]
+
+
 def test_a_verdict_that_no_requirement_explains_is_an_alert(
     reports: dict[Verdict, Report], validator: jsonschema.Draft4Validator
 ) -> None:

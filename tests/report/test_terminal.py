@@ -225,6 +225,36 @@ def test_every_verdict_has_its_color(shop: Write, verdict: Verdict) -> None:
     assert f"\x1b[1;{color}m{verdict.upper()}" in file.getvalue()
 
 
+@pytest.mark.parametrize("kind", ["rich", "nothing", "targeted", "availability"])
+@pytest.mark.parametrize("width", [80, 140])
+def test_poisoning_fits_and_cuts_no_word(poisoned: dict[str, Report], kind: str, width: int) -> None:
+    text = printed(poisoned[kind], width)
+    fits(text, width)
+    wide = set(flat(printed(poisoned[kind], 300)).split())
+    assert wide - set(flat(text).split()) == set()
+
+
+def test_poisoning_is_told_in_figures(poisoned: dict[str, Report]) -> None:
+    text = flat(printed(poisoned["rich"]))
+    for words in (
+        "backdoor_success ≤ 0.10 96.8 % 10 victims 94.8 to 98.8 % fail",
+        "96.8 % of triggered rows answered as the attacker wants over 10 trained victims",
+        "badnets 1 % 10 96.8 % 94.8–98.8 88.4 % 89.3 %",
+        "spectral-signatures 0.998 97.0 % 61 60 0.1",
+        "supplier-b 55 60 1,500",
+        "fine-pruning 97.0 % → 41.0 % 89.0 % → 86.0 % – no, > 5 %",
+        "12 130 of 500 26.0 %",
+        "– sleeper-agent: the attacker has no surrogate",
+        "! the training data name no trusted rows",
+    ):
+        assert words in text
+    assert "14 of 20 50.0 to 90.0 %" in flat(printed(poisoned["targeted"]))
+    lower = flat(printed(poisoned["availability"]))
+    assert "Accuracy 71.0 % (89.3 % without poison) over 3 trained victims" in lower
+    assert "label-flips 5 % 3 71.0 % 89.3 %" in lower
+    assert "Nothing could be measured: the inputs have no bounds." in flat(printed(poisoned["nothing"]))
+
+
 # -- plans ----------------------------------------------------------------------------------------------
 
 

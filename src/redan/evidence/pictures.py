@@ -90,7 +90,8 @@ def save_poison_pictures(folder: RunFolder, found: Sequence[PoisonPictures]) -> 
         kept = {"bounds": torch.tensor(each.bounds, dtype=torch.float64)}
         for key in sorted((_ROWS | _TRIGGER) - {"bounds"}):
             if (value := getattr(each, key)) is not None:
-                kept[key] = value.detach().cpu().to(torch.int64 if key in _LABELS else torch.float32).contiguous()
+                kind = torch.int64 if key in _LABELS else torch.float32
+                kept[key] = value.detach().cpu().to(kind).clone(memory_format=torch.contiguous_format)
         _of_one(
             each.attacker,
             kept,

@@ -84,6 +84,8 @@ class SharePlot:
     breaks: Tick | None
     """Where the smallest share that is enough lies."""
     right: float
+    cut: bool
+    """Whether the rate's axis begins above 0."""
     about: str
     """The plot in words."""
 
@@ -163,6 +165,7 @@ def _shares(
         ),
         breaks=None if at is None or not tried[0] <= at <= tried[-1] else Tick(at=across(at), label=share(at)),
         right=right,
+        cut=between[0] > 0,
         about="; ".join(f"{each.name}: {_told(pairs)}" for each, pairs in found[::-1]),
     )
 
