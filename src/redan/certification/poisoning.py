@@ -255,7 +255,7 @@ def certify(
 
 
 def voted(fit: Fit, samples: Samples, x: NDArray[Any], plan: Plan, model: int, *, classes: int, seed: int = 0) -> Whole:
-    """Train one of the plan's models and let it vote on x: (N,). One of the steps of `certify`, for a caller's queue."""
+    """Train one of the plan's models and let it vote on x: (N,). A step of `certify`, for a caller's own queue."""
     rows = given(samples, partition(samples, plan.models, plan.against), spread(plan, seed), model)
     return _votes(fit(rows, seed + model), x, classes) if len(rows) else np.zeros(len(x), dtype=np.int64)
 

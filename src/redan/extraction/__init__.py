@@ -1,0 +1,1 @@
+"""Attacks that copy a model through its answers: each an honest customer of a metered API."""
