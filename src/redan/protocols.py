@@ -20,6 +20,7 @@ from typing import (
     get_type_hints,
 )
 
+import numpy as np
 from torch import Tensor, nn
 
 from redan.rows import PerturbationSet, Rows
@@ -233,7 +234,7 @@ def settings(value: object) -> str:
     if isinstance(value, tuple | list):
         more = f", … {len(value)} in all" if len(value) > _SHOWN else ""
         return f"({', '.join(settings(part) for part in value[:_SHOWN])}{more})"
-    if hasattr(value, "shape") and getattr(value, "ndim", 0):
+    if isinstance(value, Tensor | np.ndarray) and value.ndim:
         return f"{type(value).__name__} {tuple(value.shape)}"
     if isinstance(value, nn.Module):
         return type(value).__name__

@@ -26,8 +26,16 @@ def change_of(attacker: who.Attacker) -> str | None:
 def goal_of(attacker: who.Attacker) -> str:
     """What the attacker wants, in the file's words."""
     goal = attacker.goal
-    said = goal.model_dump(mode="json", exclude_none=True) if isinstance(goal, Part) else goal
-    return ", ".join(f"{key}: {value}" for key, value in said.items()) if isinstance(said, dict) else str(said)
+    return _words(goal.model_dump(mode="json", exclude_none=True) if isinstance(goal, Part) else goal)
+
+
+def _words(said: object) -> str:
+    """What a file says, in one line, the braces and quotes left out."""
+    if not isinstance(said, dict):
+        return str(said)
+    return ", ".join(
+        f"{key} ({_words(value)})" if isinstance(value, dict) else f"{key}: {value}" for key, value in said.items()
+    )
 
 
 def plan_parts(plan: Plan) -> list[PlanPart]:
