@@ -210,6 +210,14 @@ def test_a_victim_that_is_missing_counts_as_the_worst_that_it_might_be() -> None
     assert (near.count.n, near.count.errors, near.count.undecided) == (11, 0, 1)
 
 
+def test_more_that_are_missing_are_no_more_victims() -> None:
+    """Three fates of 0 have one degree of freedom more than two, and would show more."""
+    two, three = (Victims(rates=(0.66, 1.0), rows=200, errors=errors).lower(0.1) for errors in (1, 2))
+    assert two >= three
+    as_zeros = [Victims(rates=(0.66, 1.0, *[0.0] * zeros), rows=200).lower(0.1) for zeros in (1, 2)]
+    assert as_zeros[0] < as_zeros[1]
+
+
 @MANY
 @given(victims(), thresholds, levels, st.sampled_from(["errors", "undecided"]))
 def test_one_error_more_never_shows_more(found: Victims, threshold: float, level: float, kind: str) -> None:
