@@ -648,6 +648,32 @@ def test_a_plan_refuses_what_cannot_be_planned(shop: Write, capsys: Captured, na
     assert words in err
 
 
+def test_a_plan_counts_the_victims_of_poisoning(shop: Write, capsys: Captured) -> None:
+    supplier = {
+        "name": "supplier",
+        "kind": "poisoning",
+        "why": "suppliers label",
+        "goal": {"backdoor": {"trigger": "blend", "target": 1}},
+        "capability": {"share": 0.1, "may_change_labels": True},
+    }
+    trained = {
+        "attackers__1": supplier,
+        "system__training": {"call": "{shop}:gone"},
+        "system__data__train": {"path": "gone.npz"},
+        "poisoning": {"victims": 4, "curve": [0.5], "curve_victims": 2},
+    }
+    assert run(["plan", str(shop(**trained))]) == 0
+    out, err = said(capsys)
+    assert err == ""
+    assert max(map(len, out.splitlines())) <= 80
+    flat = " ".join(out.split())
+    assert "supplier chosen victims why blended 6 mode" in flat
+    assert "labels may be changed, 10 % of the training rows, 4 victims, and 2 each at 5 %" in flat
+    assert "10 victims are trained: 4 on clean rows for the poisoning attacker and 6 on poisoned ones" in flat
+    assert "anyone chosen queries a row" in flat
+    assert "which does not say its cost" not in flat
+
+
 def test_a_plan_names_what_is_not_built(shop: Write, capsys: Captured) -> None:
     assert run(["plan", str(shop(attackers__0__change={"l1": 1.0}, attackers__0__knowledge="labels"))]) == 0
     assert "no attack on labels alone is built in L1 yet" in " ".join(said(capsys)[0].split())

@@ -84,6 +84,14 @@ def test_a_preset_needs_no_other_flag_and_can_be_planned(capsys: Captured, name:
     assert run(["plan", "threat-model.yaml"]) == 0
 
 
+def test_what_each_attacker_will_use_is_shown(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(["init", "--preset", "driving", "--no-input"]) == 0
+    out, _ = said(capsys)
+    assert "someone who turns a sign evasion spatial-grid" in out
+    assert "label contractor poisoning badnets owner of a car extraction untested: attackers of kind" in out
+
+
 def test_what_is_left_to_fill_in_is_refused_by_its_key(shop: Write, capsys: Captured) -> None:
     factory = factory_of(shop())
     flags = ["init", "--preset", "driving", "--classes", "3", "--no-input", "--force"]
@@ -92,7 +100,9 @@ def test_what_is_left_to_fill_in_is_refused_by_its_key(shop: Write, capsys: Capt
         run([*flags, *more])
         said(capsys)
         path = Path("threat-model.yaml")
-        path.write_text(path.read_text().replace("shape: [3, 48, 48]", "shape: [1, 1, 7]"))
+        narrow = {"shape: [3, 48, 48]": "shape: [1, 1, 7]", "trigger: patch": "trigger: {patch: {size: 1}}"}
+        for wide, written in narrow.items():
+            path.write_text(path.read_text().replace(wide, written))
         assert run(["assess", "threat-model.yaml"]) == 2
         out, err = said(capsys)
         assert out == ""
