@@ -685,8 +685,29 @@ def test_risk_is_what_the_strongest_reaches() -> None:
     spoiled = [*(victim(n, accuracy=0.7) for n in range(3)), *(clean(n, 0.9) for n in range(3))]
     (risk,) = report(*spoiled, wanted=[], head=about("availability")).risks
     assert risk.success_rate == pytest.approx(0.2)
-    (risk,) = report(failed(0, unfit=True), wanted=[], head=about()).risks
-    assert risk.success_rate == 0.0
+    assert report(failed(0, unfit=True), wanted=[], head=about()).risks == []  # nothing is known of it
+
+
+def test_an_attacker_of_whom_nothing_was_measured_is_not_assessed() -> None:
+    """Neither a pass of what others are required to keep, nor evidence for any standard."""
+    heads = [attacker(None, "anyone"), attacker(about())]
+    block = BlockLine(attacker="anyone", inputs=None, sha256="0", seconds={}, crashed={})
+    lines: list[Line] = [
+        block,
+        *(row(i, broken=False) for i in range(100)),
+        failed(0, "no gradients", unfit=True),
+        DONE,
+    ]
+    wanted = [required(Metric.ROBUST_ACCURACY, Direction.AT_LEAST, 0.5, "anyone")]
+    found = summary([run(heads, wanted, rows=100), *lines]).report("runs/run")
+    assert (found.verdict, found.requirements[0].verdict) == (OPEN, PASS)
+    assert "supplier: no gradients" in found.reasons
+    assert (found.attackers[1].assessed, found.attackers[1].strength) == (False, "not tested")
+
+
+def test_a_run_whose_victims_are_not_all_trained_is_not_reproducible() -> None:
+    assert not report(*rates(0.9, 0.8), wanted=[], head=about()).run.reproducible
+    assert report(*rates(0.9, 0.8, 0.7), wanted=[], head=about()).run.reproducible
 
 
 def test_a_report_with_victims_reads_back_as_itself() -> None:

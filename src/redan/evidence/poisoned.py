@@ -202,3 +202,8 @@ class PoisoningPart(Part):
     certificate: CertificatePart | None
     notes: list[str]
     """What the detectors and repairs had to do without."""
+
+    @property
+    def measured(self) -> bool:
+        """Whether a victim of any poisoner was trained and asked."""
+        return any(point.victims for poisoner in self.poisoners for point in poisoner.points)

@@ -202,7 +202,7 @@ class AttackerPart(Part):
     @property
     def assessed(self) -> bool:
         """Whether anything was measured of this attacker."""
-        return self.counts is not None or self.poisoning is not None
+        return self.counts is not None or (self.poisoning is not None and self.poisoning.measured)
 
 
 class RiskPart(Part):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -28,6 +29,7 @@ from redan.evidence.log import (
     VotesLine,
 )
 from redan.evidence.poison_tally import PoisonTally, plain
+from redan.evidence.poisoned import PoisoningPart
 from redan.evidence.report import AttackerPart, CallsPart, Report, RetryPart, RunPart, Tried, Verdict
 from redan.evidence.risk import ranked
 from redan.evidence.standing import standing
@@ -79,7 +81,7 @@ class Summary:
                 case ExaminedLine() | RetryLine() | RetriedLine():
                     self._tally(line.attacker).later(line)
                 case VictimLine(attacker=None):
-                    self.clean[line.number] = line
+                    self._clean_victim(line)
                 case VictimLine(attacker=str(name)) | InspectedLine(attacker=name):
                     self._poison(name).see(line)
                 case VotesLine():
@@ -100,6 +102,13 @@ class Summary:
         if attacker not in self.tallies:
             raise EvidenceError(f"the log has rows of '{attacker}', who is no attacker of the run; it was changed")
         return self.tallies[attacker]
+
+    def _clean_victim(self, line: VictimLine) -> None:
+        if not 0 <= line.number < max((each.about.clean for each in self.poisons.values()), default=0):
+            raise EvidenceError(
+                f"the log has a victim {line.number} of clean rows that is not of the run; it was changed"
+            )
+        self.clean[line.number] = line
 
     def _poison(self, attacker: str) -> PoisonTally:
         if attacker not in self.poisons:
@@ -170,7 +179,8 @@ class Summary:
                 confidence=head.confidence,
                 family=head.family,
                 reproducible=not hit
-                and (head.gate or all(part.counts is None or not part.counts.missing for part in parts)),
+                and (head.gate or all(part.counts is None or not part.counts.missing for part in parts))
+                and not any(poison.pending() for poison in self.poisons.values()),
                 model_stochastic=head.stochastic,
             ),
             environment=head.environment,
@@ -199,22 +209,11 @@ class Summary:
             "status": head.status,
             "reason": head.reason,
         }
-        tally, poison = self.tallies.get(head.name), self.poisons.get(head.name)
-        if tally is None:
-            return AttackerPart(
-                **about,
-                strength="not tested" if poison is None else self._strength(()),
-                counts=None,
-                attacks=[],
-                by_class=[],
-                curve=[],
-                success_8bit=None,
-                diagnosis=[],
-                retries=[],
-                poisoning=None
-                if poison is None
-                else poison.part(self.clean, self.head.confidence, cut=cut, certified=self.certified),
-            )
+        if (poison := self.poisons.get(head.name)) is not None:
+            part = poison.part(self.clean, self.head.confidence, cut=cut, certified=self.certified)
+            return self._unattacked(about, part)
+        if (tally := self.tallies.get(head.name)) is None:
+            return self._unattacked(about, None)
         attacks, retries = tally.attacks(rows, cut), tally.retries(rows)
         return AttackerPart(
             **about,
@@ -227,6 +226,25 @@ class Summary:
             diagnosis=diagnosed(tally, attacks, self.head.preflight, rows, over=self._over and not cut),
             retries=retries,
             poisoning=None,
+        )
+
+    def _unattacked(self, about: dict[str, Any], poisoning: PoisoningPart | None) -> AttackerPart:
+        """Of an attacker without rows of their own: one who poisons, or who was not assessed."""
+        measured = poisoning is not None and poisoning.measured
+        if poisoning is not None and not measured:
+            reasons = (each.reason for each in poisoning.poisoners if each.reason)
+            about = {**about, "reason": next(reasons, "no victim could be trained")}
+        return AttackerPart(
+            **about,
+            strength=self._strength(()) if measured else "not tested",
+            counts=None,
+            attacks=[],
+            by_class=[],
+            curve=[],
+            success_8bit=None,
+            diagnosis=[],
+            retries=[],
+            poisoning=poisoning,
         )
 
     def _strength(self, retries: Sequence[RetryPart]) -> str:

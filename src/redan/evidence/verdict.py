@@ -67,7 +67,7 @@ def _case(report: Report, requirement: Requirement) -> _Case:
     if len(attackers) > 1:
         return _Case(requirement, None, "several attackers fit; say against which")
     (attacker,) = attackers
-    if not attacker.assessed:
+    if not attacker.assessed and attacker.poisoning is None:
         return _Case(requirement, None, attacker.reason or "the attacker was not assessed")
     distrust = tuple(d.detail for d in attacker.diagnosis if d.blocks_pass) if metric.needs_attacker else ()
     found = _rate(requirement, attacker, report.run)
