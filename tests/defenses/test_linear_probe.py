@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from redan.defenses.linear_probe import held_out_beliefs
-from redan.errors import SettingError
+from redan.errors import DataError, SettingError
 
 
 def gaussians(count: int, width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -58,6 +58,8 @@ def test_few_rows_and_absent_classes(count: int, classes: int) -> None:
     assert np.isfinite(found).all()
 
 
-def test_one_fold_is_refused() -> None:
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(DataError, match="labels from 0 to 2 are not all classes from 0 to 1"):
+        held_out_beliefs(np.zeros((3, 1)), np.arange(3), 2, seed=0)
     with pytest.raises(SettingError, match="2 folds at least, got 1"):
         held_out_beliefs(np.zeros((2, 1)), np.zeros(2, dtype=np.int64), 2, folds=1, seed=0)

@@ -10,7 +10,7 @@ from scipy import linalg
 from scipy.special import softmax
 
 from redan.defenses.suspicion import Numbers
-from redan.errors import SettingError
+from redan.errors import DataError, SettingError
 
 __all__ = ["held_out_beliefs"]
 
@@ -27,13 +27,18 @@ def held_out_beliefs(features: Numbers, y: NDArray[np.int64], classes: int, *, f
     and the seed alone, so the order of rows does not matter; copies are in one fold.
 
     Features of a network that was trained on the same rows know their labels already: a wrong label that the network
-    has learned by heart is believed. Raises SettingError for fewer than 2 folds.
+    has learned by heart is believed. Raises SettingError for fewer than 2 folds, DataError for
+    labels that are no class.
 
     >>> held_out_beliefs(np.array([[0.0], [1.0], [9.0], [8.0]]), np.array([0, 0, 1, 1]), 2, folds=2, seed=0).shape
     (4, 2)
     """
     if folds < 2:
         raise SettingError(f"rows are held out in 2 folds at least, got {folds}; 5 is usual")
+    if len(y) and not 0 <= y.min() <= y.max() < classes:
+        raise DataError(
+            f"labels from {y.min()} to {y.max()} are not all classes from 0 to {classes - 1}; number the classes from 0"
+        )
     rows = features - features.mean(0) if len(features) else features
     if rows.shape[1] > _WIDEST:
         rows = rows @ np.random.default_rng(seed).standard_normal((rows.shape[1], _WIDEST)) / np.sqrt(_WIDEST)
