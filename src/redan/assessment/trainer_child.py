@@ -18,6 +18,7 @@ import torch
 from redan.assessment.inspection import inspected
 from redan.assessment.victim import Done, clean_victim, victim, votes
 from redan.assessment.workshop import Workshop, reason
+from redan.errors import ThreatModelError
 from redan.formats.isolated_child import read_frame, write_frame
 
 __all__ = ["TASKS", "main"]
@@ -38,7 +39,10 @@ def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
         try:
             shop = shop or Workshop(Path(header["threat_model"]))
             if shop.digest != header["digest"]:
-                raise ValueError("the threat-model file changed while the run went on")
+                raise ThreatModelError(
+                    "the threat-model file changed while the run went on; put it back and go on with --resume, or "
+                    "start a new run"
+                )
             done = TASKS[header["task"]](shop, **header["arguments"])
         except Exception as error:  # told to whoever asked
             write_frame(replies, {"error": reason(error)[:2000]})

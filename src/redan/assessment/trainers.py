@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -70,15 +70,14 @@ class _Trainer:
         return f" with '{lines[-1][:300]}'" if lines else ""
 
     def end(self) -> None:
-        """End the process and whatever it started."""
-        if self.running.poll() is None:
+        """End the process and whatever it started, also where it has ended by itself."""
+        if self.running.returncode is None:  # nobody has waited for it yet, so its number is still its own
             try:
                 if hasattr(os, "killpg"):
                     os.killpg(self.running.pid, signal.SIGKILL)
-                else:
-                    self.running.kill()
-            except ProcessLookupError:  # it ended meanwhile
+            except (ProcessLookupError, PermissionError):  # all ended; macOS says so by the latter
                 pass
+            self.running.kill()
             self.running.wait()
         for stream in (self.requests, self.replies, self.errors):
             try:
@@ -109,12 +108,13 @@ def trained(
     workers: int,
     more: Callable[[], bool],
     wanted: Callable[[int], bool] = lambda _: True,
-) -> Iterator[tuple[int, Done]]:
+) -> Generator[tuple[int, Done]]:
     """(position, what came out) of each task as it is done, in as many processes as there are workers.
 
     more: asked before each task is begun; where it says no, none is begun any more. wanted: asked of each task's
-    position when its turn has come; where it says no, that task is left out. On any exception, an interrupt
-    among them, the processes are ended: what was under way is lost, what was given back is not. Raises TargetError
+    position when its turn has come; where it says no, that task is left out. When the generator is closed, the
+    processes are ended: what was under way is lost, what was given back is not. Close it (`contextlib.closing`): an
+    exception that somebody holds keeps it open. Raises TargetError
     where a process ended or a task could not be begun.
     """
     left: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -126,13 +126,15 @@ def trained(
 
     def work(trainer: _Trainer) -> None:
         try:
-            while not stopped.is_set() and more():
+            while not stopped.is_set():
                 try:
                     at = left.get_nowait()
                 except queue.Empty:
                     break
                 if not wanted(at):
                     continue
+                if not more():  # asked last: a limit that leaves nothing out is not hit
+                    break
                 done.put((at, trainer.ask(threat_model, digest, tasks[at])))
         except BaseException as error:  # given to whoever waits
             done.put(error)
