@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from redan.assessment.victim import Done
-from redan.assessment.workshop import Whole, Workshop
+from redan.assessment.workshop import Whole, Workshop, reason
 from redan.data.samples import Samples
 from redan.defenses.features import early_losses, penultimate
 from redan.defenses.fine_pruning import FinePruning
@@ -82,7 +82,19 @@ class _Scene:
 
 def inspected(shop: Workshop, attacker: str, poisoner: str) -> Done:
     """Detectors, repairs and the trigger of the first victim of a poisoner at the whole share."""
-    begun, campaign, seed = time.monotonic(), shop.campaigns[attacker], shop.seed(0)
+    begun = time.monotonic()
+    try:
+        told, pictures = _looked(shop, attacker, poisoner)
+    except Exception as error:  # the user's training may raise anything; it is told, and the victims still count
+        told = {"detectors": [], "sources": [], "repairs": [], "trigger": None}
+        told["notes"] = [f"Detectors and repairs could not be tried: {reason(error)}"]
+        pictures = {}
+    return Done({**told, "seconds": round(time.monotonic() - begun, 3)}, pictures)
+
+
+def _looked(shop: Workshop, attacker: str, poisoner: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """What `inspected` tells but for the seconds, and its pictures."""
+    campaign, seed = shop.campaigns[attacker], shop.seed(0)
     made, _ = shop.poisoned(campaign, entry_of(poisoner), campaign.budget.share, 0)
     rows = _with(made.samples, shop.trusted)
     flags = np.zeros(len(rows), dtype=bool)
@@ -109,9 +121,8 @@ def inspected(shop: Workshop, attacker: str, poisoner: str) -> Done:
         "repairs": [part.model_dump(mode="json") for part in _repaired(scene, best)],
         "trigger": None if trigger is None else trigger.model_dump(mode="json"),
         "notes": notes,
-        "seconds": round(time.monotonic() - begun, 3),
     }
-    return Done(told, {**pictures, **_rows_shown(scene)})
+    return told, {**pictures, **_rows_shown(scene)}
 
 
 def _with(samples: Samples, trusted: Samples | None) -> Samples:
