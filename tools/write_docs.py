@@ -35,6 +35,8 @@ from redan.perturbations.sparse import L0, L1
 from redan.perturbations.spatial import Spatial
 from redan.protocols import Access, Attack, Bounded, Gradients, Labels, Scores, cost, needs
 from redan.registry.attacks import ATTACKS, Entry
+from redan.registry.detectors import DETECTORS
+from redan.registry.poisoners import POISONERS
 from redan.testing.victims import LinearVictim
 
 if TYPE_CHECKING:
@@ -314,6 +316,22 @@ def benchmark(name: str) -> str:
 # -- files ---------------------------------------------------------------------------------------------------
 
 
+def poisoners() -> str:
+    """Every registered poisoner, as a table."""
+    lines = ["| poisoner | goal | labels | paper |", "|---|---|---|---|"]
+    for entry in POISONERS:
+        labels = "changes them" if entry.labels else "stay true"
+        lines.append(f"| `{entry.name}` | {entry.goal} | {labels} | {cited(entry.paper)} |")
+    return "\n".join(lines)
+
+
+def detectors() -> str:
+    """Every registered detector, as a table."""
+    lines = ["| detector | looks at | cannot see | paper |", "|---|---|---|---|"]
+    lines += [f"| `{e.name}` | {e.sees.value} | {e.blind} | {cited(e.paper)} |" for e in DETECTORS]
+    return "\n".join(lines)
+
+
 def _family(name: str) -> Callable[[], str]:
     return lambda: family(name)
 
@@ -325,12 +343,14 @@ def _benchmark(name: str) -> Callable[[], str]:
 PARTS: dict[str, Callable[[], str]] = {
     "attacks": attacks,
     "pgd": pgd,
+    "poisoners": poisoners,
+    "detectors": detectors,
     "family: universal-and-fitted": universal,
     "family: combining": combining,
     **{f"family: {name}": _family(name) for name in FAMILIES},
     **{
         f"bench-{name}": _benchmark(name)
-        for name in ("verdict", "beside", "passes", "distrust", "soundness", "targets")
+        for name in ("verdict", "beside", "passes", "distrust", "soundness", "targets", "poisoning")
     },
 }
 

@@ -121,7 +121,7 @@ def test_the_attacker_s_success_rate_is_judged(shop: Write) -> None:
 @pytest.mark.parametrize(
     ("changed", "name", "words"),
     [
-        ({"attackers__1": POISONING}, "supplier", "attackers of kind poisoning are not built yet"),
+        ({"attackers__1": POISONING}, "supplier", "there are no training rows to poison; give system.data.train"),
         ({"attackers__1": EXTRACTION}, "customer", "attackers of kind extraction are not built yet"),
         ({**IMAGE, "attackers__0__change": {"patch": {"area": 0.1}}}, "anyone", "changes of kind patch are not built"),
         (
