@@ -57,7 +57,7 @@ def victim(shop: Workshop, attacker: str, poisoner: str, share: float, number: i
         if campaign.goal is PoisonGoal.TARGETED_ROWS:
             at, label = shop.chosen(number)
             told["chosen"] = at
-            arrays |= {"asked": clean[at : at + 1], "wanted": np.array([label])}
+            arrays |= {"asked": clean[at : at + 1], "wanted": np.array([label]), "chosen": np.array([at])}
         elif (stamped := shop.stamped(campaign)) is not None:
             arrays |= {"asked": shop.answers(model, stamped.x), "wanted": stamped.wanted.astype(np.int64)}
     except UnfitError as error:
