@@ -26,6 +26,7 @@ TRAINING = '''
 
 import hashlib
 import os
+import random
 import subprocess
 import sys
 import time
@@ -121,6 +122,21 @@ def nothing(samples, seed):
     fit(samples, seed)
 
 
+def draws(samples, seed):
+    """Draws from global generators, and seeds none."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(samples.x[0].size, 3))
+    with torch.no_grad():
+        model[1].bias.add_(float(np.random.rand()) + random.random())
+    return model.eval()
+
+
+def answers_nan(samples, seed):
+    model = fit(samples, seed)
+    with torch.no_grad():
+        model[-1].bias.fill_(torch.nan)
+    return model
+
+
 def in_training(samples, seed):
     return fit(samples, seed).append(nn.Dropout(0.5)).train()
 
@@ -160,6 +176,12 @@ def leaves_at_three(samples, seed):
 def helper_then_leaves(samples, seed):
     with_helper(samples, seed)
     leaves(samples, seed)
+
+
+def unsourced():
+    """The training rows, and nobody who supplied them."""
+    with np.load(HERE / "train.npz") as rows:
+        return {"x": rows["x"], "y": rows["y"]}
 
 
 def served():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import closing
+from typing import Any, TypeAlias
 
 import torch
 
@@ -25,6 +26,8 @@ from redan.threat.schema import KeepInputs
 
 __all__ = ["certificate_again", "keep_poison_pictures", "poison"]
 
+Key: TypeAlias = tuple[str, float, int]
+"""A victim of an attacker: poisoner, share, number."""
 _POINTS = 24  # of the certificate's curve
 
 
@@ -46,25 +49,35 @@ def _victims(session: Session) -> None:
     clean = max(poison.about.clean for poison in found.poisons.values())
     first = [number for number in range(clean) if number not in found.clean]
     tasks = [Task("clean", {"number": number}) for number in first]
-    owners: list[tuple[PoisonTally | None, tuple[str, float, int]]] = [(None, ("", 0.0, n)) for n in first]
-    _work(session, "clean rows", tasks, lambda at, done: _clean_line(session, owners[at][1][2], done))
+    _work(session, "clean rows", tasks, lambda at, done: _clean_line(session, first[at], done))
     owners = [(poison, key) for poison in found.poisons.values() for key in poison.pending()]
     tasks = [
         Task("victim", {"attacker": poison.head.name, "poisoner": key[0], "share": key[1], "number": key[2]})
         for poison, key in owners
-        if poison is not None
     ]
+    early: dict[tuple[str, str], list[tuple[Key, Done]]] = {}
 
     def victim(at: int, done: Done) -> None:
         poison, key = owners[at]
-        if poison is not None:
-            _victim_line(session, poison, key, done)
+        mine = early.setdefault((poison.head.name, key[0]), [])
+        mine.append((key, done))
+        if key != _first(poison, key[0]) and _first(poison, key[0]) not in poison.victims:
+            return  # the first victim tells whether a poisoner can be used, whoever is done first
+        for each in sorted(mine, key=lambda pair: pair[0] != _first(poison, key[0])):
+            if key[0] not in poison.unfit:
+                _victim_line(session, poison, *each)
+        mine.clear()
 
     def wanted(at: int) -> bool:
         poison, key = owners[at]
-        return poison is None or key[0] not in poison.unfit
+        return key[0] not in poison.unfit
 
     _work(session, "poisoned rows", tasks, victim, wanted)
+
+
+def _first(poison: PoisonTally, poisoner: str) -> Key:
+    """The first victim of a poisoner."""
+    return poisoner, poison.about.points[0].share, 0
 
 
 def _clean_line(session: Session, number: int, done: Done) -> None:
@@ -76,19 +89,26 @@ def _clean_line(session: Session, number: int, done: Done) -> None:
     _recorded(session, _line(None, None, None, number, done, done.told.get("asked", {})), done)
 
 
-def _victim_line(session: Session, poison: PoisonTally, key: tuple[str, float, int], done: Done) -> None:
+def _victim_line(session: Session, poison: PoisonTally, key: Key, done: Done) -> None:
     poisoner, share, number = key
-    asked = done.told.get("asked", {})
-    if "chosen" in done.told and not _right_before(session, number, done.told["chosen"]):
-        asked = {poison.head.name: (0, 0)}  # a row that a model of clean rows has wrong is no success of anybody
+    told, asked = done.told, done.told.get("asked", {})
+    if "chosen" in told:
+        right = _right_before(session, number, told["chosen"])
+        if right is None:
+            why = "whether its row was right before is not known, as the victim of clean rows with its seed failed"
+            done, asked = Done({**told, "error": why}, {}), {}
+        elif not right:
+            asked = {poison.head.name: (0, 0)}  # a row that a model of clean rows has wrong is no success of anybody
+    if told.get("unfit") and key != _first(poison, poisoner):
+        done = Done({**told, "unfit": False}, {})  # it could be used before, so this victim failed
     _recorded(session, _line(poison.head.name, poisoner, share, number, done, asked), done)
 
 
-def _right_before(session: Session, number: int, row: int) -> bool:
-    """Whether the victim of clean rows with the same seed has the chosen test row right."""
+def _right_before(session: Session, number: int, row: int) -> bool | None:
+    """Whether the victim of clean rows with the same seed has the chosen test row right; None where it failed."""
     line = session.summary.clean.get(number)
     if line is None or line.answers is None:
-        return False
+        return None
     answers = session.folder.load_inputs(line.answers, line.sha256)["clean"]
     return int(answers[row]) == session.summary.head.labels[row]
 
@@ -270,9 +290,10 @@ def _work(
     queued = trained(
         loaded.path, loaded.digest, tasks, session.workers or cores(), lambda: session.purse.pay(0), wanted
     )
-    for count, (at, out) in enumerate(queued, 1):
-        done(at, out)
-        tell(count)
+    with closing(queued):
+        for count, (at, out) in enumerate(queued, 1):
+            done(at, out)
+            tell(count)
 
 
 def _told(session: Session, doing: str, total: int) -> Callable[[int], None]:
