@@ -282,14 +282,6 @@ class Workshop:
         return None
 
 
-def _as_module(made: nn.Module | Target[Tensor]) -> nn.Module:
-    if not isinstance(made, nn.Module):
-        raise UnfitError(
-            f"system.training.call returns {type(made).__name__}, which has no gradients to craft rows with"
-        )
-    return made
-
-
 def _classes_of(model: ThreatModel) -> int:
     count = model.system.class_count
     if count is None:
