@@ -1,0 +1,616 @@
+"""Functionally equivalent extraction of ReLU networks with one hidden layer, from raw outputs in float64.
+
+Jagielski, Carlini, Berthelot, Kurakin and Papernot 2020, High Accuracy and High Fidelity Extraction of Neural Networks,
+arXiv:1909.01838; Carlini, Jagielski and Mironov 2020, Cryptanalytic Extraction of Neural Network Models,
+arXiv:2003.04884. Such a network is linear up to where a unit turns on or off. On a line through the box those places
+are found as kinks (`redan.extraction.kinks`), and the jump of the gradient over one is the unit's weights times its
+output weights. A unit that is known is taken off all later answers, so that only unknown ones bend what is left.
+
+Deviations from the papers. The gradient is taken once in each linear piece of a line and not on both sides of each
+kink, which halves the answers needed. Where the gradient jumps, c·relu(u) and c·relu(-u) differ by a linear term, so
+signs are not needed for an equivalent copy: they are read off the linear term in the end. All outputs are used, and
+every unit is proven at points of its plane drawn at random. Where agreement is missed, all parameters are refined
+together by least squares on more answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator, lsqr
+from torch import Tensor, nn
+
+from redan.errors import SettingError
+from redan.extraction.customer import Customer, Shows, View
+from redan.extraction.kinks import kinks
+from redan.targets import Target
+from redan.targets.base import checked_bounds
+from redan.targets.torch import from_torch
+
+__all__ = ["OneHiddenLayer", "ReLUCopy", "ReLUNetwork"]
+
+_STEP = 1e-3
+"""Of a finite difference, where half the box's width is 1: few planes lie nearer, and it errs by 1000 roundings."""
+_FRUITLESS = 30
+"""Lines in a row that may bring no unit."""
+
+
+class ReLUNetwork(nn.Module):
+    """A network with one hidden layer of ReLU units, and a linear term beside it if there is one."""
+
+    def __init__(self, hidden: nn.Linear, output: nn.Linear, skip: nn.Linear | None = None) -> None:
+        super().__init__()
+        self.hidden, self.output, self.skip = hidden, output, skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        scores: Tensor = self.output(self.hidden(x).relu())
+        return scores if self.skip is None else scores + self.skip(x)
+
+
+class ReLUCopy(NamedTuple):
+    """What was made of a network's answers."""
+
+    target: Target[Tensor]
+    """The copy: raw outputs (N, K), in float64."""
+    parameters: Mapping[str, Tensor]
+    """`hidden.weight` (H, D), `hidden.bias`, `output.weight` (K, H), `output.bias`, and `skip.weight` (K, D) if the
+    copy has a linear term. Rows of hidden weights have length 1; the output weights carry the scale."""
+    module: ReLUNetwork
+    units: int
+    """Hidden units found: those whose kink was met in the box."""
+    unreachable: int
+    """Hidden units that are known to be there and have no kink that was met. With `hidden` given, all that were not
+    found. Without it, those that are on all over the box, as far as the linear term shows them: the least number that
+    explains it. Units that are off all over the box leave no trace."""
+    signed: bool
+    """Whether each unit's sign was told apart from its opposite; if not, the linear term makes up for it."""
+    error: float
+    """The largest difference from answers that were bought to check the copy, or to look for units where it never came
+    to that; inf if there are none."""
+    queries: int
+    """Answers paid for."""
+    complete: bool
+    """Whether the search ended by itself and `error` is at most `agreement`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneHiddenLayer:
+    """A copy of a network with one hidden layer of ReLU units that agrees all over the box.
+
+    shape: of one input, D numbers. bounds: their box. hidden: units of the network; None to find how many. agreement:
+    the largest difference of any output that is allowed, in its own units. probes: rows without a trace of another unit
+    after which the search ends; they are drawn from the box, its corners, and corners that push known units far.
+
+    About (H + 1)·(D + 3) answers for H units, a few dozen more for each, and the probes. A refinement, if agreement is
+    missed, takes about 1.3·H·(D + K + 1) / K more.
+
+    A unit whose kink only cuts off a corner of the box that no probe hits is missed; so is one that never changes an
+    output by more than the copy's precision. Two units with the same plane are one.
+    """
+
+    shape: tuple[int, ...]
+    bounds: tuple[float, float] = (0.0, 1.0)
+    hidden: int | None = None
+    agreement: float = 1e-6
+    probes: int = 1000
+
+    def __post_init__(self) -> None:
+        checked_bounds(self.bounds)
+        if (self.hidden is not None and self.hidden < 0) or self.probes < 1 or not self.agreement > 0:
+            raise SettingError(
+                f"hidden must be 0 or more, probes 1 or more and agreement above 0, got {self.hidden}, {self.probes} "
+                f"and {self.agreement}"
+            )
+
+    def __call__(self, customer: Customer, *, seed: int) -> ReLUCopy:
+        """Raises SettingError where the answers are not raw float64 numbers: kinks cannot be told from rounding."""
+        _refuse(customer.view, customer.classes)
+        search = _Search(self, _Api(customer, self.shape, self.bounds), torch.Generator().manual_seed(seed))
+        before, complete = customer.paid, False
+        with contextlib.suppress(_NoAnswer):
+            complete = search.run()
+        return search.result(complete, customer.paid - before)
+
+
+def _refuse(view: View, outputs: int) -> None:
+    if view.shows is not Shows.RAW:
+        raise SettingError(
+            f"this extraction needs raw outputs, and the API shows {view.shows.name.lower()}; use a view with "
+            "Shows.RAW, or equation solving (MLP), retraining or a surrogate for what is shown"
+        )
+    if view.decimals is not None or view.noise or (view.top is not None and view.top < outputs):
+        raise SettingError(
+            "this extraction needs all digits of all outputs, and the API rounds, cuts or blurs them; use a view "
+            "without decimals, top and noise, or retraining or a surrogate for what is shown"
+        )
+
+
+class _NoAnswer(Exception):
+    """A row has no answer: the money is spent, or the model failed."""
+
+
+@dataclass(slots=True, eq=False)
+class _Api:
+    """The network over a box from -1 to 1."""
+
+    customer: Customer
+    shape: tuple[int, ...]
+    bounds: tuple[float, float]
+    first: Tensor | None = None  # (K,): some answer
+
+    @property
+    def features(self) -> int:
+        return math.prod(self.shape)
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Outputs (N, K) at rows z (N, D)."""
+        low, high = self.bounds
+        x = ((low + high) / 2 + (high - low) / 2 * z).clamp(low, high)
+        answer = self.customer.ask(x.view(-1, *self.shape))
+        if self.first is None and bool(answer.answered.any()):
+            self.first = answer.shown[answer.answered][0]
+        if not bool(answer.answered.all()):
+            raise _NoAnswer
+        return answer.shown
+
+
+class _Net(NamedTuple):
+    """A copy over the box from -1 to 1. Its units are oriented so that they are off where the search began."""
+
+    normals: Tensor  # (H, D)
+    offsets: Tensor  # (H,)
+    outs: Tensor  # (H, K)
+    slope: Tensor  # (D, K)
+    level: Tensor  # (K,)
+
+    def units(self, z: Tensor) -> Tensor:
+        return (z @ self.normals.T + self.offsets).relu()
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.units(z) @ self.outs + z @ self.slope + self.level
+
+    def scaled(self) -> _Net:
+        """The same function with normals of length 1."""
+        length = self.normals.norm(dim=1, keepdim=True).clamp_min(1e-300)
+        return self._replace(
+            normals=self.normals / length, offsets=self.offsets / length[:, 0], outs=self.outs * length
+        )
+
+
+class _Unit(NamedTuple):
+    normal: Tensor  # (D,)
+    offset: Tensor  # ()
+    out: Tensor  # (K,)
+    error: float  # of an output that it makes
+
+
+class _Piece(NamedTuple):
+    """The gradient of what is left, around a point."""
+
+    slope: Tensor  # (D, K)
+    error: float  # of one of its numbers
+
+
+@dataclass(slots=True, eq=False)
+class _Search:
+    """All that changes while a network is extracted."""
+
+    settings: OneHiddenLayer
+    api: _Api
+    draw: torch.Generator
+    net: _Net | None = None
+    start: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))  # (D,)
+    noise: float = 0.0  # standard deviation of an output's rounding
+    error: float = 0.0  # of the copy, as expected where no unit is missing
+    smallest: float = 1e-5  # step of a gradient worth taking
+    asked: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # rows and outputs met while looking for units
+    checked: float | None = None  # the largest difference from rows bought for a check
+
+    def run(self) -> bool:
+        """Whether all ended well."""
+        self._begin()
+        ended = self._explore()
+        self._finish()
+        return ended and self.checked is not None and self.checked <= self.settings.agreement
+
+    def _uniform(self, *size: int) -> Tensor:
+        return torch.rand(*size, generator=self.draw, dtype=torch.float64)
+
+    def _rows(self, count: int) -> Tensor:
+        """Rows (count, D) drawn from the box."""
+        return 2 * self._uniform(count, self.api.features) - 1
+
+    # The linear piece to begin with
+
+    def _begin(self) -> None:
+        outputs, features = self.api.customer.classes, self.api.features
+        for _ in range(5):
+            self.start = 0.9 * self._rows(1)[0]
+            self.noise = self._measured_noise(self.start)
+            nothing = _Net(
+                torch.zeros(0, features, dtype=torch.float64),
+                torch.zeros(0, dtype=torch.float64),
+                torch.zeros(0, outputs, dtype=torch.float64),
+                torch.zeros(features, outputs, dtype=torch.float64),
+                torch.zeros(outputs, dtype=torch.float64),
+            )
+            piece = self._piece(nothing, self.start, _STEP)
+            if piece is not None:
+                level = self.api(self.start[None])[0] - self.start @ piece.slope
+                self.net = nothing._replace(slope=piece.slope, level=level)
+                self.error = self._spread(piece.error)
+                return
+        raise _NoAnswer  # no place is linear
+
+    def _spread(self, error: float) -> float:
+        """What an error of a gradient's numbers makes of an output, over the box."""
+        return 2 * error * math.sqrt(self.api.features)
+
+    def _measured_noise(self, z: Tensor) -> float:
+        """The rounding of outputs, from a line so short that it bends by chance only one time in a million."""
+        steps = torch.arange(16, dtype=torch.float64)[:, None]
+        y = self.api(z + 1e-10 * steps * (2 * self._uniform(len(z)) - 1))
+        far = self.api(self._rows(4))
+        if bool((y == y.float()).all() & (far == far.float()).all()) and bool((far != far[0]).any()):
+            raise SettingError(
+                "the model answers in float32, where kinks cannot be told from rounding; give it in float64 "
+                "(module.double()), or use retraining or a surrogate"
+            )
+        line = torch.cat([torch.ones_like(steps), steps / 16], 1)
+        off = y - line @ torch.linalg.lstsq(line, y).solution
+        noise = float(off.square().mean(0).sqrt().max())
+        scale = float(torch.cat([y, far]).abs().max())
+        if noise > 1e-11 * scale:
+            raise SettingError(
+                f"the model's answers to nearly the same input scatter by {noise:.1g}, which hides its kinks; give a "
+                "model in float64 that answers the same input alike, or use retraining or a surrogate"
+            )
+        return max(1.2 * noise, 2e-16 * scale, 1e-300)
+
+    def _piece(self, net: _Net, z: Tensor, step: float) -> _Piece | None:
+        """The gradient of what `net` leaves around z, from one answer a feature; None where it bends too near.
+
+        Two answers at points drawn around z tell whether a step met a kink; steps are then made shorter.
+        """
+        noise = 1.5 * self.noise
+        for shorter in range(4):
+            sides = torch.where(z + step / 8**shorter <= 1, 1.0, -1.0) * step / 8**shorter
+            around = (z + sides / 4 * (2 * self._uniform(2, len(z)) - 1)).clamp(-1, 1)
+            middle, *near = (self.api(torch.stack([z, *around])) - net(torch.stack([z, *around]))).unbind()
+            slopes = []
+            for part in torch.arange(len(z)).split(1024):
+                rows = z.repeat(len(part), 1)
+                rows[torch.arange(len(part)), part] += sides[part]
+                moved = rows[torch.arange(len(part)), part] - z[part]
+                slopes.append((self.api(rows) - net(rows) - middle) / moved[:, None])
+            slope = torch.cat(slopes)
+            moves = around - z
+            off = (torch.stack(near) - middle - moves @ slope).abs().amax(1)
+            if bool((off <= 8 * noise * (1.5 + (moves / sides).norm(dim=1))).all()):
+                return _Piece(slope, 1.5 * noise / float(sides.abs().min()))
+            if step / 8 ** (shorter + 1) < self.smallest / 8:
+                break
+        return None
+
+    # The units
+
+    def _explore(self) -> bool:
+        """Find units until nothing is left of any answer. False where something is left that no line explains."""
+        clean, fruitless = 0, 0
+        while fruitless < _FRUITLESS:
+            left = self._left_over()
+            if len(left):
+                row = left[int(torch.randint(len(left), (), generator=self.draw))]
+                fruitless = 0 if self._along(row) else fruitless + 1
+                if fruitless:
+                    self.smallest = max(1e-8, self.smallest / 4)
+                clean = 0
+                continue
+            known = self.settings.hidden is not None and len(self._copy.normals) >= self.settings.hidden
+            if clean >= (min(64, self.settings.probes) if known else self.settings.probes):
+                return True
+            rows = self._probes(min(max(8, clean), 256, self.settings.probes))
+            self.asked.append((rows, self.api(rows)))
+            clean += len(rows)
+        return False
+
+    @property
+    def _copy(self) -> _Net:
+        if self.net is None:
+            raise _NoAnswer
+        return self.net
+
+    @property
+    def _limit(self) -> float:
+        """Differences up to here are the copy's own imprecision."""
+        return max(100 * self.noise, 6 * self.error)
+
+    def _left_over(self) -> Tensor:
+        """The rows asked so far whose outputs the copy does not explain: (M, D)."""
+        if not self.asked:
+            return torch.empty(0, self.api.features, dtype=torch.float64)
+        rows, outputs = (torch.cat(parts) for parts in zip(*self.asked, strict=True))
+        return rows[(outputs - self._copy(rows)).abs().amax(1) > self._limit]
+
+    def _probes(self, count: int) -> Tensor:
+        """Rows (count, D) of four kinds in turn: from the box, its corners, corners of long runs, and corners that push
+        known units far."""
+        rows = self._rows(count)
+        signs = rows.sign()
+        flips = self._uniform(count, 1) ** 3 / 2
+        runs = signs[:, :1] * torch.where(self._uniform(*rows.shape) < flips, -1.0, 1.0).cumprod(1)
+        normals = self._copy.normals
+        weights = torch.randn(count, len(normals), generator=self.draw, dtype=torch.float64)
+        pushed = (weights @ normals).sign() if len(normals) else signs
+        kind = torch.arange(count)[:, None] % 4
+        return torch.where(kind == 0, rows, torch.where(kind == 1, signs, torch.where(kind == 2, runs, pushed)))
+
+    def _along(self, end: Tensor) -> bool:
+        """Find the units that turn on between the start and `end`. Whether the copy is better for it."""
+        net, line = self._copy, end - self.start
+
+        def values(t: Tensor) -> Tensor:
+            rows = self.start + t[:, None] * line
+            return self.api(rows) - net(rows)
+
+        bends, sure = kinks(values, noise=max(1.5 * self.noise, self.error / 16), draw=self.draw)
+        if not len(bends):  # what is left is straight: the copy is less precise than was expected
+            self.error = max(self.error, float(values(torch.ones(1, dtype=torch.float64)).abs().max()) / 3)
+            return True
+        edges = torch.cat([bends, bends.new_ones(1)])
+        before: _Piece | None = _Piece(torch.zeros_like(net.slope), 0.0)
+        found: list[_Unit] = []
+        for k, bend in enumerate(bends):
+            after = self._between(net, line, float(edges[k]), float(edges[k + 1]))
+            if before is not None and after is not None and bool(sure[k]):
+                unit = self._unit(before, after, line, self.start + bend * line)
+                if unit is not None and self._proven(net, unit, end):
+                    found.append(unit)
+            before = after
+        if not found:
+            return False
+        self.net = net._replace(
+            normals=torch.cat([net.normals, torch.stack([unit.normal for unit in found])]),
+            offsets=torch.cat([net.offsets, torch.stack([unit.offset for unit in found])]),
+            outs=torch.cat([net.outs, torch.stack([unit.out for unit in found])]),
+        )
+        self.error = math.hypot(self.error, *(unit.error for unit in found))
+        return True
+
+    def _between(self, net: _Net, line: Tensor, low: float, high: float) -> _Piece | None:
+        """The gradient between two kinks of a line, with steps as long as the distance between them allows."""
+        step = min(_STEP, (high - low) * float(line.norm()) / 8)
+        if step < self.smallest:
+            return None
+        for _ in range(2):
+            share = 0.35 + 0.3 * float(self._uniform(1))
+            piece = self._piece(net, self.start + (low + share * (high - low)) * line, step)
+            if piece is not None:
+                return piece
+        return None
+
+    def _unit(self, before: _Piece, after: _Piece, line: Tensor, kink: Tensor) -> _Unit | None:
+        """The unit that turns on at a kink; None where the gradient's jump is not that of one unit."""
+        jump = after.slope - before.slope
+        error = math.hypot(before.error, after.error)
+        left, sizes, _ = torch.linalg.svd(jump, full_matrices=False)
+        normal = left[:, 0] * torch.sign(left[:, 0] @ line)
+        noise = 8 * error * (math.sqrt(jump.shape[0]) + math.sqrt(jump.shape[1]))
+        if float(sizes[0]) < 4 * noise or (len(sizes) > 1 and float(sizes[1]) > noise):
+            return None
+        return _Unit(normal, -(normal @ kink), jump.T @ normal, self._spread(error))
+
+    def _proven(self, net: _Net, unit: _Unit, end: Tensor) -> bool:
+        """Whether what is left bends as the unit says at two of three points of its plane drawn at random."""
+        rows = self._rows(64)
+        mixed = self._uniform(64, 1)
+        rows = torch.cat([rows, rows + mixed * (self.start - rows), rows + mixed * (end - rows)])
+        height = rows @ unit.normal + unit.offset
+        off, on = rows[height < 0], rows[height > 0]
+        if not len(off) or not len(on):
+            return False
+        first, second = (part[torch.randint(len(part), (3,), generator=self.draw)] for part in (off, on))
+        across = second - first
+        share = -(first @ unit.normal + unit.offset) / (across @ unit.normal)
+        step = torch.minimum(2 * _STEP / across.abs().amax(1), torch.minimum(share, 1 - share) / 2)
+        points = [first + (share + side * step)[:, None] * across for side in (-1, 0, 1)]
+        below, at, above = (self.api(torch.cat(points)) - net(torch.cat(points))).split(3)
+        bend = (step * (across @ unit.normal))[:, None] * unit.out
+        size = bend.abs().amax(1)
+        agrees = (below + above - 2 * at - bend).abs().amax(1) <= 0.01 * size + 16 * self.noise
+        return int((agrees & (size > 32 * self.noise)).sum()) >= 2
+
+    # The end
+
+    def _finish(self) -> None:
+        """Fit what is linear in all answers, and refine everything where that is not enough."""
+        net = self._copy
+        rows, outputs = self._bought(max(0, 2 * (len(net.normals) + self.api.features + 1) - self._count()))
+        check = torch.cat([self._rows(256), self._rows(64).sign()])
+        answers = self.api(check)
+        self._keep(net, check, answers)
+        self._keep(_fitted(net, rows, outputs), check, answers)
+        target = 0.1 * self.settings.agreement
+        if self.checked is not None and self.checked > target and len(net.normals):
+            unknown = net.normals.numel() + net.outs.numel() + net.slope.numel() + net.level.numel()
+            rows, outputs = self._bought(math.ceil(1.3 * unknown / len(net.level)))
+            for _ in range(8):
+                worst = self.checked
+                self._keep(_refined(self._copy, rows, outputs), check, answers)
+                if self.checked <= target or self.checked > 0.5 * worst:
+                    break
+
+    def _count(self) -> int:
+        return sum(len(rows) for rows, _ in self.asked)
+
+    def _bought(self, count: int) -> tuple[Tensor, Tensor]:
+        """So many more rows drawn from the box, with those asked before, and their outputs."""
+        for part in range(0, count, 1024):
+            rows = self._rows(min(1024, count - part))
+            self.asked.append((rows, self.api(rows)))
+        rows, outputs = (torch.cat(parts) for parts in zip(*self.asked, strict=True))
+        return rows, outputs
+
+    def _keep(self, net: _Net, rows: Tensor, outputs: Tensor) -> None:
+        """Take this copy if none is better on these rows."""
+        worst = float((outputs - net(rows)).abs().max())
+        if self.checked is None or worst < self.checked:
+            self.net, self.checked = net, worst
+
+    def result(self, complete: bool, queries: int) -> ReLUCopy:
+        """The best copy so far, whatever was asked."""
+        outputs, features = self.api.customer.classes, self.api.features
+        net = self.net
+        if net is None:
+            level = torch.zeros(outputs, dtype=torch.float64) if self.api.first is None else self.api.first
+            net = _Net(
+                torch.zeros(0, features, dtype=torch.float64),
+                torch.zeros(0, dtype=torch.float64),
+                torch.zeros(0, outputs, dtype=torch.float64),
+                torch.zeros(features, outputs, dtype=torch.float64),
+                level,
+            )
+        worst = math.inf if self.checked is None else self.checked
+        if self.checked is None and self.asked:
+            rows, told = (torch.cat(parts) for parts in zip(*self.asked, strict=True))
+            worst = float((told - net(rows)).abs().max())
+        net = net.scaled()
+        signed, unsigned = _signed(net, 0.01 * self.settings.agreement), net
+        net = unsigned if signed is None else signed
+        on = 0 if signed is not None else _always_on(net, 0.01 * self.settings.agreement)
+        if self.settings.hidden is not None:
+            on = max(0, self.settings.hidden - len(net.normals))
+        module = _module(net, self.settings.bounds, skip=signed is None)
+        target = from_torch(module, bounds=self.settings.bounds, classes=outputs)
+        return ReLUCopy(
+            target=target,
+            parameters=dict(module.state_dict()),
+            module=module,
+            units=len(net.normals),
+            unreachable=on,
+            signed=signed is not None,
+            error=worst,
+            queries=queries,
+            complete=complete,
+        )
+
+
+def _fitted(net: _Net, rows: Tensor, outputs: Tensor) -> _Net:
+    """The copy with its output layer and linear term by least squares."""
+    units = net.units(rows)
+    system = torch.cat([units, rows, torch.ones(len(rows), 1, dtype=rows.dtype)], 1)
+    size = system.norm(dim=0).clamp_min(1e-300)
+    found = torch.linalg.lstsq(system / size, outputs - net(rows), driver="gelsd").solution / size[:, None]
+    outs, slope, level = found.split([len(net.outs), len(net.slope), 1])
+    return net._replace(outs=net.outs + outs, slope=net.slope + slope, level=net.level + level[0])
+
+
+def _refined(net: _Net, rows: Tensor, outputs: Tensor) -> _Net:
+    """One Gauss-Newton step on all parameters, by LSQR: the copy's Jacobian is applied and never written down."""
+    weight = net.outs.norm(dim=1, keepdim=True).sqrt().clamp_min(1e-150)  # scales normals and outputs alike
+    net = net._replace(normals=net.normals * weight, offsets=net.offsets * weight[:, 0], outs=net.outs / weight)
+    units = net.units(rows)
+    on = (units > 0).to(rows.dtype)
+    shapes = [part.shape for part in net]
+    sizes = [part.numel() for part in net]
+
+    def parts(numbers: NDArray[np.float64]) -> _Net:
+        pieces = torch.from_numpy(np.asarray(numbers, dtype=np.float64).ravel()).split(sizes)
+        return _Net(*(piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)))
+
+    def forward(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        change = parts(numbers)
+        hidden = on * (rows @ change.normals.T + change.offsets)
+        result: NDArray[np.float64] = (
+            (hidden @ net.outs + units @ change.outs + rows @ change.slope + change.level).flatten().numpy()
+        )
+        return result
+
+    def backward(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        off = torch.from_numpy(np.asarray(numbers, dtype=np.float64).ravel()).view(outputs.shape)
+        hidden = on * (off @ net.outs.T)
+        change = _Net(hidden.T @ rows, hidden.sum(0), units.T @ off, rows.T @ off, off.sum(0))
+        result: NDArray[np.float64] = torch.cat([part.flatten() for part in change]).numpy()
+        return result
+
+    jacobian = LinearOperator((outputs.numel(), sum(sizes)), matvec=forward, rmatvec=backward, dtype=np.float64)
+    found = lsqr(jacobian, (outputs - net(rows)).flatten().numpy(), atol=1e-10, btol=1e-10, iter_lim=500)[0]
+    return _Net(*(old + new for old, new in zip(net, parts(found), strict=True))).scaled()
+
+
+def _signed(net: _Net, tolerance: float) -> _Net | None:
+    """The same function without a linear term, by turning units around; None where that leaves something.
+
+    c·relu(u) = c·relu(-u) + c·u, so the linear term is minus the sum of c·u over the units that are the other way
+    round. Least squares over all features and outputs say which these are, if they are not more than that.
+    """
+    if len(net.normals) > net.slope.numel():
+        return None
+    flips = torch.zeros(0, dtype=torch.float64)
+    if len(net.normals):
+        system = (net.normals[:, :, None] * net.outs[:, None, :]).flatten(1).T
+        size = system.norm(dim=0).clamp_min(1e-300)
+        flips = -torch.linalg.lstsq(system / size, net.slope.flatten()[:, None], driver="gelsd").solution[:, 0] / size
+    turned = flips.round()
+    if bool(((flips - turned).abs() > 0.05).any()) or not bool(((turned == 0) | (turned == 1)).all()):
+        return None
+    slope = net.slope + (net.normals * turned[:, None]).T @ net.outs
+    if float(slope.abs().sum(0).max()) > tolerance:  # the most that it changes an output in the box
+        return None
+    side = 1 - 2 * turned
+    return net._replace(
+        normals=net.normals * side[:, None],
+        offsets=net.offsets * side,
+        slope=torch.zeros_like(net.slope),
+        level=net.level + (net.offsets * turned) @ net.outs,
+    )
+
+
+def _always_on(net: _Net, tolerance: float) -> int:
+    """The least number of units that are on all over the box and explain the linear term.
+
+    What the normals of known units cannot make up is theirs, and has their rank at the most.
+    """
+    features, units = net.slope.shape[0], len(net.normals)
+    system = (net.normals[:, :, None] * net.outs[:, None, :]).flatten(1).T
+    slope = net.slope.flatten()[:, None]
+    rest = slope - system @ torch.linalg.lstsq(system, slope, driver="gelsd").solution if units else slope
+    if float(rest.view_as(net.slope).abs().sum(0).max()) <= tolerance:
+        return 0
+    if units >= features:
+        return 1
+    basis = torch.linalg.qr(net.normals.T)[0]
+    sizes = torch.linalg.svdvals(net.slope - basis @ (basis.T @ net.slope))
+    return max(1, int((sizes * math.sqrt(features) > tolerance).sum()))
+
+
+def _module(net: _Net, bounds: tuple[float, float], *, skip: bool) -> ReLUNetwork:
+    """The copy over the true box, in evaluation mode."""
+    middle, half = (bounds[0] + bounds[1]) / 2, (bounds[1] - bounds[0]) / 2
+    offsets = net.offsets * half - middle * net.normals.sum(1)
+    slope = net.slope / half
+    level = net.level - middle * slope.sum(0)
+    module = ReLUNetwork(
+        _linear(net.normals, offsets),
+        _linear(net.outs.T / half, level),
+        _linear(slope.T, None) if skip else None,
+    )
+    return module.eval().requires_grad_(False)
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    make: Callable[..., nn.Linear] = nn.utils.skip_init  # no global seed is used
+    layer = make(nn.Linear, weight.shape[1], weight.shape[0], bias=bias is not None, dtype=torch.float64)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        if bias is not None:
+            layer.bias.copy_(bias)
+    return layer
