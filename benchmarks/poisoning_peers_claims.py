@@ -133,7 +133,7 @@ def signatures(found: Sequence[Row]) -> Claim:
         else (
             "ART projects rows that are not centered, where the paper's algorithm centers them: its score is "
             "one-sided, and which side it takes does not depend on where the poison is. Centered, its areas are ours "
-            f"(largest difference {centered:.0e}). Tried on the same cases: "
+            f"(to within {centered + 1e-5:.0e}). Tried on the same cases: "
             + "; ".join(
                 f"{name}: mean area {area:.3f}, below ART's by over 0.005 on {below} cases"
                 for name, (area, below) in ideas.items()
@@ -162,7 +162,7 @@ def times(found: Sequence[Row]) -> list[Claim]:
                 if share < 1
                 else (
                     "all 26 starts of 2-means at once; silhouettes by centers and not by pairs; no drawn starts (a "
-                    "quarter less time, still not ahead). ART's default runs one start and no silhouette. Eigenvectors "
+                    "quarter less time, and on a par). ART's default runs one start and no silhouette. Eigenvectors "
                     "of the covariance in place of each class's singular value decomposition would bring the ratio "
                     "below 1 with the same scores, and are not in the library."
                 ),
