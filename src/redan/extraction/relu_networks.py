@@ -207,11 +207,10 @@ class _Search:
     api: _Api
     draw: torch.Generator
     net: _Net | None = None
-    start: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))  # (D,)
     noise: float = 0.0  # standard deviation of an output's rounding
     error: float = 0.0  # of the copy, as expected where no unit is missing
     smallest: float = 1e-5  # step of a gradient worth taking
-    asked: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # rows and outputs met while looking for units
+    asked: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # rows and outputs; the search began at the first
     checked: float | None = None  # the largest difference from rows bought for a check
 
     def run(self) -> bool:
@@ -233,8 +232,8 @@ class _Search:
     def _begin(self) -> None:
         outputs, features = self.api.customer.classes, self.api.features
         for _ in range(5):
-            self.start = 0.9 * self._rows(1)[0]
-            self.noise = self._measured_noise(self.start)
+            start = 0.9 * self._rows(1)[0]
+            self.noise = self._measured_noise(start)
             nothing = _Net(
                 torch.zeros(0, features, dtype=torch.float64),
                 torch.zeros(0, dtype=torch.float64),
@@ -242,10 +241,11 @@ class _Search:
                 torch.zeros(features, outputs, dtype=torch.float64),
                 torch.zeros(outputs, dtype=torch.float64),
             )
-            piece = self._piece(nothing, self.start, _STEP)
+            piece = self._piece(nothing, start, _STEP)
             if piece is not None:
-                level = self.api(self.start[None])[0] - self.start @ piece.slope
-                self.net = nothing._replace(slope=piece.slope, level=level)
+                value = self.api(start[None])
+                self.asked.append((start[None], value))
+                self.net = nothing._replace(slope=piece.slope, level=value[0] - start @ piece.slope)
                 self.error = self._spread(piece.error)
                 return
         raise _NoAnswer  # no place is linear
@@ -306,12 +306,18 @@ class _Search:
         """Find units until nothing is left of any answer. False where something is left that no line explains."""
         clean, fruitless = 0, 0
         while fruitless < _FRUITLESS:
-            left = self._left_over()
-            if len(left):
-                row = left[int(torch.randint(len(left), (), generator=self.draw))]
-                fruitless = 0 if self._along(row) else fruitless + 1
+            rows, left = self._left_over()
+            if bool(left.any()):
+                end = rows[left][int(torch.randint(int(left.sum()), (), generator=self.draw))]
+                # All rows that are explained have unknown units off, so a line may begin at any of them.
+                starts = rows[~left] if fruitless else rows[:1]
+                nearest = int((starts - end).norm(dim=1).argmin())
+                other = int(torch.randint(len(starts), (), generator=self.draw))
+                found = self._along(starts[nearest if fruitless % 2 else other], end)
+                fruitless = 0 if found else fruitless + 1
                 if fruitless:
                     self.smallest = max(1e-8, self.smallest / 4)
+                    self._bought(8)
                 clean = 0
                 continue
             known = self.settings.hidden is not None and len(self._copy.normals) >= self.settings.hidden
@@ -333,12 +339,10 @@ class _Search:
         """Differences up to here are the copy's own imprecision."""
         return max(100 * self.noise, 6 * self.error)
 
-    def _left_over(self) -> Tensor:
-        """The rows asked so far whose outputs the copy does not explain: (M, D)."""
-        if not self.asked:
-            return torch.empty(0, self.api.features, dtype=torch.float64)
-        rows, outputs = (torch.cat(parts) for parts in zip(*self.asked, strict=True))
-        return rows[(outputs - self._copy(rows)).abs().amax(1) > self._limit]
+    def _left_over(self) -> tuple[Tensor, Tensor]:
+        """The rows asked so far (N, D), and whether the copy fails to explain their outputs: (N,) bool."""
+        rows, outputs = self._bought(0)
+        return rows, (outputs - self._copy(rows)).abs().amax(1) > self._limit
 
     def _probes(self, count: int) -> Tensor:
         """Rows (count, D) of four kinds in turn: from the box, its corners, corners of long runs, and corners that push
@@ -353,12 +357,13 @@ class _Search:
         kind = torch.arange(count)[:, None] % 4
         return torch.where(kind == 0, rows, torch.where(kind == 1, signs, torch.where(kind == 2, runs, pushed)))
 
-    def _along(self, end: Tensor) -> bool:
-        """Find the units that turn on between the start and `end`. Whether the copy is better for it."""
-        net, line = self._copy, end - self.start
+    def _along(self, start: Tensor, end: Tensor) -> bool:
+        """Find the units that turn on between `start`, where none is left, and `end`. Whether the copy is better for
+        it."""
+        net, line = self._copy, end - start
 
         def values(t: Tensor) -> Tensor:
-            rows = self.start + t[:, None] * line
+            rows = start + t[:, None] * line
             return self.api(rows) - net(rows)
 
         bends, sure = kinks(values, noise=max(1.5 * self.noise, self.error / 16), draw=self.draw)
@@ -369,10 +374,10 @@ class _Search:
         before: _Piece | None = _Piece(torch.zeros_like(net.slope), 0.0)
         found: list[_Unit] = []
         for k, bend in enumerate(bends):
-            after = self._between(net, line, float(edges[k]), float(edges[k + 1]))
+            after = self._between(net, start, line, float(edges[k]), float(edges[k + 1]))
             if before is not None and after is not None and bool(sure[k]):
-                unit = self._unit(before, after, line, self.start + bend * line)
-                if unit is not None and self._proven(net, unit, end):
+                unit = self._unit(before, after, line, start + bend * line)
+                if unit is not None and self._proven(net, unit, start, end):
                     found.append(unit)
             before = after
         if not found:
@@ -385,14 +390,14 @@ class _Search:
         self.error = math.hypot(self.error, *(unit.error for unit in found))
         return True
 
-    def _between(self, net: _Net, line: Tensor, low: float, high: float) -> _Piece | None:
+    def _between(self, net: _Net, start: Tensor, line: Tensor, low: float, high: float) -> _Piece | None:
         """The gradient between two kinks of a line, with steps as long as the distance between them allows."""
         step = min(_STEP, (high - low) * float(line.norm()) / 8)
         if step < self.smallest:
             return None
         for _ in range(2):
             share = 0.35 + 0.3 * float(self._uniform(1))
-            piece = self._piece(net, self.start + (low + share * (high - low)) * line, step)
+            piece = self._piece(net, start + (low + share * (high - low)) * line, step)
             if piece is not None:
                 return piece
         return None
@@ -408,11 +413,11 @@ class _Search:
             return None
         return _Unit(normal, -(normal @ kink), jump.T @ normal, self._spread(error))
 
-    def _proven(self, net: _Net, unit: _Unit, end: Tensor) -> bool:
+    def _proven(self, net: _Net, unit: _Unit, start: Tensor, end: Tensor) -> bool:
         """Whether what is left bends as the unit says at two of three points of its plane drawn at random."""
         rows = self._rows(64)
         mixed = self._uniform(64, 1)
-        rows = torch.cat([rows, rows + mixed * (self.start - rows), rows + mixed * (end - rows)])
+        rows = torch.cat([rows, rows + mixed * (start - rows), rows + mixed * (end - rows)])
         height = rows @ unit.normal + unit.offset
         off, on = rows[height < 0], rows[height > 0]
         if not len(off) or not len(on):
@@ -479,8 +484,8 @@ class _Search:
                 level,
             )
         worst = math.inf if self.checked is None else self.checked
-        if self.checked is None and self.asked:
-            rows, told = (torch.cat(parts) for parts in zip(*self.asked, strict=True))
+        if self.checked is None and len(self.asked) > 1:
+            rows, told = (torch.cat(parts) for parts in zip(*self.asked[1:], strict=True))
             worst = float((told - net(rows)).abs().max())
         net = net.scaled()
         signed, unsigned = _signed(net, 0.01 * self.settings.agreement), net
