@@ -74,7 +74,9 @@ def test_every_detector_is_told_of(done: Done) -> None:
         assert part.found is not None
         assert part.caught is not None
         assert 0 <= part.caught <= min(part.found, POISONED)
-    assert max(part.auc or 0 for part in parts) > 0.9  # a patch in one row of five is easily seen
+    told = {part.name: part.auc for part in parts}
+    for name in ("activation-clustering", "spectral-signatures", "local-outlier-factor"):
+        assert (told[name] or 0) > 0.9  # a patch in one row of five is easily seen
 
 
 def test_suppliers_are_told_with_their_poison(shop: Workshop, done: Done) -> None:
