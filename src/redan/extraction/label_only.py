@@ -35,7 +35,8 @@ class HyperplaneSearch:
     A point of the boundary is found by bisection between two rows of different classes. Then the line between them is
     moved along each feature, and the place where it crosses the boundary now is found by bisection again: the ratio of
     both moves is a ratio of weights. It costs about (d + 1)·log2(1 / precision) answers. All lines are bisected
-    together, so what a small budget buys is less precision, and no feature is left out.
+    together, so what a small budget buys is less precision, and no feature is left out. Below about 15·(d + 1) answers
+    AdaptiveRetraining comes nearer.
 
     shape: of one input. bounds: their box. queries: answers to buy at the most; None: all that can be paid. precision:
     of the crossing, as a share of the line. tries: answers spent at the most on finding a row of either class.
@@ -68,7 +69,10 @@ class HyperplaneSearch:
             return _constant(found, 2, self.shape, self.bounds)
         zero, one = found
         line = one - zero
-        start = _bisected(purse, zero[None], one[None], self.precision, self.shape, self.bounds)[0]
+        # Of little money the first line gets its share of bits, or none would be left for the others.
+        bits = (purse.left - 2 * len(line)) / (len(line) + 1)
+        precision = max(self.precision, 2.0 ** -max(1, min(1000, bits)))
+        start = _bisected(purse, zero[None], one[None], precision, self.shape, self.bounds)[0]
         moves = _room(zero, one, self.bounds)
         crossings = self._crossings(purse, zero, one, moves)
         # The boundary holds zero + start·line and zero + move·e + crossing·line: from their difference comes w·e, in
