@@ -334,3 +334,17 @@ def test_a_model_without_rows_is_not_trained_and_votes_for_the_first_class() -> 
     found = certify(nearest, made([(1.0, 2)]), ASKED, Plan(parts=3), classes=3)
     assert counts(found.votes, 3).tolist() == [[2, 0, 1]] * 3
     assert found.prediction.tolist() == [0, 0, 0]
+
+
+def test_a_model_that_could_not_be_trained_votes_for_nobody() -> None:
+    """Its vote is one that an attacker may win for another class, and none that they can take away."""
+    plan = Plan(parts=6)
+    lost = poisoning.proven(np.array([[1, 1, 1, 0, -1, -1]]), plan, classes=2)
+    assert (lost.prediction.tolist(), lost.radius.tolist()) == ([1], [0])  # 2 against 2 is class 0
+    kept = poisoning.proven(np.array([[1, 1, 1, 1, -1, -1]]), plan, classes=2)
+    assert kept.radius.tolist() == [1]
+    every = [
+        np.array([[*(1 if i not in turned else 0 for i in range(4)), *(-1 if i not in turned else 0 for i in (4, 5))]])
+        for turned in ({0}, {4})
+    ]
+    assert all(plurality(counts(votes, 2)).tolist() == [1] for votes in every)

@@ -238,7 +238,14 @@ def _rich() -> dict[str, Any]:
             "overlap": 0.71,
         },
         "certificate": {
-            **{"method": "deep partition aggregation", "parts": 250, "copies": 1, "rows": 500, "share": 0.0015},
+            **{
+                "method": "deep partition aggregation",
+                "parts": 250,
+                "copies": 1,
+                "rows": 500,
+                "untrained": 2,
+                "share": 0.0015,
+            },
             "counts": "rows",
             "points": [
                 {"changes": n, "right": r}

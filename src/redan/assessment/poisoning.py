@@ -233,7 +233,7 @@ def _certificate(session: Session) -> None:
 
     def voted(at: int, done: Done) -> None:
         name, saved = _saved(session.folder, done)
-        line = VotesLine(model=left[at], seconds=done.told["seconds"], **saved)
+        line = VotesLine(model=left[at], seconds=done.told["seconds"], error=done.told.get("error"), **saved)
         found.see(line)
         session.folder.append(line, name=name)
 
@@ -261,6 +261,7 @@ def certificate_again(shop: Workshop, folder: RunFolder, found: Summary) -> Cert
         copies=plan.copies,
         counts="rows" if plan.against is Change.ROWS else "labels",
         rows=len(labels),
+        untrained=sum(line.error is not None for line in found.votes.values()),
         points=_points(certificate, labels),
         share=radii[(len(radii) - 1) // 2] / len(shop.train) if radii else 0.0,
     )

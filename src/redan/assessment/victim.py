@@ -79,17 +79,25 @@ def certificate_plan(shop: Workshop) -> Plan:
 
 
 def votes(shop: Workshop, model: int) -> Done:
-    """One model of the certificate's ensemble, trained on its part of the clean rows."""
+    """One model of the certificate's ensemble, trained on its part of the clean rows.
+
+    A part may be too small to train on (a class may be missing). Such a model votes for nobody, which is a vote that
+    an attacker can win and not one that they can take away.
+    """
     begun = time.monotonic()
-    found: Whole = voted(
-        shop.fit,
-        shop.train,
-        shop.test.x,
-        certificate_plan(shop),
-        model,
-        classes=shop.classes,
-        seed=shop.model.statistics.seed,
-    )
+    try:
+        found: Whole = voted(
+            shop.fit,
+            shop.train,
+            shop.test.x,
+            certificate_plan(shop),
+            model,
+            classes=shop.classes,
+            seed=shop.model.statistics.seed,
+        )
+    except Exception as error:  # as above
+        nobody = np.full(len(shop.test), -1, dtype=np.int64)
+        return Done({"error": reason(error), "seconds": _since(begun)}, {"votes": nobody})
     return Done({"seconds": _since(begun)}, {"votes": found})
 
 

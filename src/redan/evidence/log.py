@@ -286,9 +286,11 @@ class VotesLine(_Line):
     event: Literal["votes"] = "votes"
     model: int
     answers: str
-    """File under inputs/."""
+    """File under inputs/; -1 for each row where the model could not be trained."""
     sha256: str
     seconds: float
+    error: str | None = None
+    """Why it could not be trained on its part."""
 
 
 class CertifiedLine(_Line):

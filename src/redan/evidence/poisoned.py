@@ -181,6 +181,8 @@ class CertificatePart(Part):
     counts: str
     """What one change is."""
     rows: int
+    untrained: int
+    """Models that could not be trained on their part: they vote for nobody, and count as ones an attacker may turn."""
     points: list[CertifiedPoint]
     """At 0 changes: rows that the ensemble answers rightly."""
     share: float
