@@ -21,8 +21,16 @@ VICTIMS = 2
 """So many of a target's victims have to answer the wanted class for the target to count."""
 HALF = 0.5
 """The attack success rate, mean over a trial's victims, from which the trial counts."""
-TRIED: dict[str, str] = {}
+TRIED = {
+    "sleeper agent": "Before the trials, on one subset that they do not use, one victim a pair. (1) 3 % of the rows, a "
+    "checkerboard of 6 pixels, 200 steps, 100 triggered rows shown: 0.52 beside 0.16 for shirt to pullover at radius "
+    "0.2; at radius 0.25, 0.20 beside 0.05 for dress to coat and 0.06 beside 0.02 for boot to sneaker. (2) 5 %, 8 "
+    "pixels, 150 steps, 300 rows shown, radius 0.2: 0.97 beside 0.05 for dress to coat, 0.03 beside 0.02 for boot to "
+    "sneaker; this is what the trials ran with, on pairs of tops and dresses. (3) The same at radius 0.3: 0.96 and "
+    "0.07, no better. The trials were not run again with other settings, nor were any added after their result."
+}
 """For an attack that missed: what was tried."""
+NAMES = {"label-consistent": "label-consistent", "sleeper agent": "Sleeper Agent"}
 
 
 class Against(NamedTuple):
@@ -89,10 +97,10 @@ def _matching(rows: Mapping[str, Row]) -> Claim:
         f"gradient matching at {100 * share:g} % of 4,000 rows: targets that {VICTIMS} of 4 victims at least take for "
         "the wanted class, beside the same rows unperturbed",
         f"more, Fisher's exact test one-sided p < {LEVEL:g}",
-        f"{found.ours} of {found.n} beside {found.theirs} of {found.n}, p {found.p:.1g}; victims {victims.ours} of "
-        f"{victims.n} beside {victims.theirs}, p {victims.p:.1g} as if they were independent",
+        f"{found.ours} of {found.n} beside {found.theirs} of {found.n}, p {found.p:.2g}; victims {victims.ours} of "
+        f"{victims.n} beside {victims.theirs}, p {victims.p:.2g} as if they were independent",
         found.p < LEVEL,
-        "" if found.p < LEVEL else TRIED["gradient matching"],
+        "" if found.p < LEVEL else TRIED.get("gradient matching", ""),
     )
 
 
@@ -100,15 +108,21 @@ def _trials(rows: Mapping[str, Row], attack: str, beside: str) -> Claim:
     found, p = by_trial(rows, attack, beside), paired(rows, attack, beside)
     ours, theirs = (float(np.mean(rates(rows, attack, side))) for side in ("poisoned", beside))
     share = _of(rows, attack)[0]["settings"]["share"]
+    more = ""
+    if attack == "sleeper agent":
+        shown = rates(rows, attack, "visible")
+        seen = sum(rate >= HALF for rate in shown)
+        more = f"; with the visible trigger {seen} of {found.n}, mean rate {np.mean(shown):.3f}"
     return Claim(
         "poisoning.b",
-        f"{attack} at {100 * share:g} % of 4,000 rows: trials with an attack success rate of {HALF:g} at least, beside "
+        f"{NAMES[attack]} at {100 * share:g} % of 4,000 rows: trials with an attack success rate of {HALF:g} at least, "
+        "beside "
         + {"inserted": "the same rows with the trigger and unperturbed", "clean": "the same rows unperturbed"}[beside],
         f"more, Fisher's exact test one-sided p < {LEVEL:g}",
-        f"{found.ours} of {found.n} beside {found.theirs} of {found.n}, p {found.p:.1g}; mean rate {ours:.3f} beside "
-        f"{theirs:.3f}, paired p {p:.1g}",
+        f"{found.ours} of {found.n} beside {found.theirs} of {found.n}, p {found.p:.2g}; mean rate {ours:.3f} beside "
+        f"{theirs:.3f}, paired p {p:.2g}{more}",
         found.p < LEVEL,
-        "" if found.p < LEVEL else TRIED[attack],
+        "" if found.p < LEVEL else TRIED.get(attack, ""),
     )
 
 
@@ -139,7 +153,7 @@ def _target_lines(rows: Mapping[str, Row]) -> Iterator[str]:
     yield "| | poisoned | unperturbed | of | Fisher p, one-sided |"
     yield "|---|---|---|---|---|"
     for name, against in ((f"targets, {VICTIMS} of 4 victims", by_target(rows)), ("victims", by_victim(rows))):
-        yield f"| {name} | {against.ours} | {against.theirs} | {against.n} | {against.p:.1g} |"
+        yield f"| {name} | {against.ours} | {against.theirs} | {against.n} | {against.p:.2g} |"
     yield ""
     yield "| second class's probability | targets | poisoned | unperturbed |"
     yield "|---|---|---|---|"
@@ -155,7 +169,7 @@ def _trial_lines(rows: Mapping[str, Row]) -> Iterator[str]:
         found, sides = _of(rows, attack), ("poisoned", *besides)
         settings = ", ".join(f"{name} {value:.3g}" for name, value in found[0]["settings"].items())
         accuracies = ", ".join(f"{_mean(a for row in found for a in row['accuracy'][s])} {s}" for s in sides)
-        yield f"{attack}: {settings}. Attack success rate, mean over victims. Accuracy {accuracies}."
+        yield f"{NAMES[attack]}: {settings}. Attack success rate, mean over victims. Accuracy {accuracies}."
         yield ""
         yield f"| trial | rows | {' | '.join(sides)} |"
         yield "|---|---|" + "---|" * len(sides)
@@ -169,7 +183,7 @@ def _trial_lines(rows: Mapping[str, Row]) -> Iterator[str]:
             against = by_trial(rows, attack, side)
             yield (
                 f"Against {side}: {against.ours} of {against.n} trials beside {against.theirs}, Fisher p "
-                f"{against.p:.1g}; paired p {paired(rows, attack, side):.1g}."
+                f"{against.p:.2g}; paired p {paired(rows, attack, side):.2g}."
             )
         yield ""
 
