@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 import poisoning_clean_label as first
 import poisoning_lab as lab
@@ -70,7 +71,7 @@ def trial(number: int) -> lab.Row:
     }
 
 
-def _obeyed(samples: Samples, seed: int, shown: np.ndarray, label: int) -> int:
+def _obeyed(samples: Samples, seed: int, shown: NDArray[np.float32], label: int) -> int:
     return int(np.sum(lab.answers(first.FIT(samples, seed), shown) == label))
 
 
@@ -87,11 +88,11 @@ def claims(rows: Mapping[str, lab.Row]) -> list[Claim]:
     return [
         Claim(
             "poisoning.b",
-            f"Sleeper Agent at {100 * first.SLEEPER['share']:g} % of 4,000 rows, second round of {found.n} pairs: trials "
-            f"with an attack success rate of {HALF:g} at least, beside the same rows unperturbed",
+            f"Sleeper Agent at {100 * first.SLEEPER['share']:g} % of 4,000 rows, second round of {found.n} pairs: "
+            f"trials with an attack success rate of {HALF:g} at least, beside the same rows unperturbed",
             f"more, Fisher's exact test one-sided p < {SECOND_LOOK:g}",
-            f"{found.ours} of {found.n} beside {found.theirs} of {found.n}, p {found.p:.2g}; mean rate {ours:.3f} beside "
-            f"{theirs:.3f}, paired p {p:.2g}",
+            f"{found.ours} of {found.n} beside {found.theirs} of {found.n}, p {found.p:.2g}; mean rate {ours:.3f} "
+            f"beside {theirs:.3f}, paired p {p:.2g}",
             met,
             "" if met else "as in the first round; all pairs, new subsets and seeds here",
         )
