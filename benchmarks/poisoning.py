@@ -2,6 +2,7 @@
 
     backdoors      BadNets on 60,000 images: success, clean accuracy, the smallest share
     clean_label    gradient matching, label-consistent and Sleeper Agent against unperturbed rows
+    sleeper        Sleeper Agent again, with enough trials to tell
     detection      seven attacks, eight detectors, repairs, false discoveries
     peers          ART's detectors on the same features; BackdoorBench's published figures
     biggio         one poisoned digit against a support vector machine
@@ -34,10 +35,12 @@ import poisoning_clean_label
 import poisoning_detection
 import poisoning_lab as lab  # first: it sets the number of threads
 import poisoning_peers
+import poisoning_sleeper
 
 PARTS: dict[str, lab.Part] = {
     "backdoors": poisoning_backdoors,
     "clean_label": poisoning_clean_label,
+    "sleeper": poisoning_sleeper,
     "detection": poisoning_detection,
     "peers": poisoning_peers,
     "biggio": poisoning_biggio,
@@ -46,6 +49,7 @@ PARTS: dict[str, lab.Part] = {
 TITLES = {
     "backdoors": "Backdoors in 60,000 images",
     "clean_label": "Poison whose labels are true",
+    "sleeper": "Sleeper Agent, a second round",
     "detection": "What finds it, and what mends it",
     "peers": "Beside ART and BackdoorBench",
     "biggio": "One poisoned digit",
