@@ -19,6 +19,7 @@ import contextlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -68,8 +69,8 @@ class ReLUCopy(NamedTuple):
     """Hidden units found: those whose kink was met in the box."""
     unreachable: int
     """Hidden units that are known to be there and have no kink that was met. With `hidden` given, all that were not
-    found. Without it, those that are on all over the box, as far as the linear term shows them: the least number that
-    explains it. Units that are off all over the box leave no trace."""
+    found. Without it, those that are on all over the box, as far as the linear term of a complete copy shows them: the
+    least number that explains it. Units that are off all over the box leave no trace."""
     signed: bool
     """Whether each unit's sign was told apart from its opposite; if not, the linear term makes up for it."""
     error: float
@@ -89,8 +90,10 @@ class OneHiddenLayer:
     the largest difference of any output that is allowed, in its own units. probes: rows without a trace of another unit
     after which the search ends; they are drawn from the box, its corners, and corners that push known units far.
 
-    About (H + 1)·(D + 3) answers for H units, a few dozen more for each, and the probes. A refinement, if agreement is
+    About (H + 1)·(D + 6) answers for H units, a few dozen more for each, and the probes. A refinement, if agreement is
     missed, takes about 1.3·H·(D + K + 1) / K more.
+
+    The search ends where money does, and where the model fails on a row.
 
     A unit whose kink only cuts off a corner of the box that no probe hits is missed; so is one that never changes an
     output by more than the copy's precision. Two units with the same plane are one.
@@ -190,6 +193,7 @@ class _Unit(NamedTuple):
     offset: Tensor  # ()
     out: Tensor  # (K,)
     error: float  # of an output that it makes
+    step: float  # as of the pieces on either side
 
 
 class _Piece(NamedTuple):
@@ -197,6 +201,7 @@ class _Piece(NamedTuple):
 
     slope: Tensor  # (D, K)
     error: float  # of one of its numbers
+    step: float  # nothing bends so near
 
 
 @dataclass(slots=True, eq=False)
@@ -210,6 +215,7 @@ class _Search:
     noise: float = 0.0  # standard deviation of an output's rounding
     error: float = 0.0  # of the copy, as expected where no unit is missing
     smallest: float = 1e-5  # step of a gradient worth taking
+    blur: float = 0.0  # second singular value of the jump of units that may be taken for one
     asked: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # rows and outputs; the search began at the first
     checked: float | None = None  # the largest difference from rows bought for a check
 
@@ -278,27 +284,34 @@ class _Search:
     def _piece(self, net: _Net, z: Tensor, step: float) -> _Piece | None:
         """The gradient of what `net` leaves around z, from one answer a feature; None where it bends too near.
 
-        Two answers at points drawn around z tell whether a step met a kink; steps are then made shorter.
+        Steps are made shorter until four answers on either side of z, drawn at random, balance each other; they must
+        agree with the gradient in the end, and so must one more.
         """
         noise = 1.5 * self.noise
-        for shorter in range(4):
-            sides = torch.where(z + step / 8**shorter <= 1, 1.0, -1.0) * step / 8**shorter
-            around = (z + sides / 4 * (2 * self._uniform(2, len(z)) - 1)).clamp(-1, 1)
-            middle, *near = (self.api(torch.stack([z, *around])) - net(torch.stack([z, *around]))).unbind()
-            slopes = []
-            for part in torch.arange(len(z)).split(1024):
-                rows = z.repeat(len(part), 1)
-                rows[torch.arange(len(part)), part] += sides[part]
-                moved = rows[torch.arange(len(part)), part] - z[part]
-                slopes.append((self.api(rows) - net(rows) - middle) / moved[:, None])
-            slope = torch.cat(slopes)
-            moves = around - z
-            off = (torch.stack(near) - middle - moves @ slope).abs().amax(1)
-            if bool((off <= 8 * noise * (1.5 + (moves / sides).norm(dim=1))).all()):
-                return _Piece(slope, 1.5 * noise / float(sides.abs().min()))
-            if step / 8 ** (shorter + 1) < self.smallest / 8:
-                break
+        while step >= min(self.smallest, _STEP) / 8:
+            room = (1 - z.abs()).clamp(0, step)
+            moves = room * (2 * self._uniform(2, len(z)) - 1)
+            sides = torch.where(z + step <= 1, step, -step)
+            around = torch.cat([z[None], z + moves, z - moves, (z + sides / 2 * self._uniform(len(z)))[None]])
+            middle, *near = (self.api(around) - net(around)).tensor_split((1, 3, 5))
+            limit = 8 * noise * (1.5 + (moves / step).norm(dim=1).max())
+            if bool(((near[0] + near[1] - 2 * middle).abs() <= limit).all()):
+                slope = self._slope(net, z, middle, sides)
+                off = torch.cat(near) - middle - (around[1:] - z) @ slope
+                if bool((off.abs() <= limit).all()):
+                    return _Piece(slope, 1.5 * noise / step, step)
+            step /= 4
         return None
+
+    def _slope(self, net: _Net, z: Tensor, middle: Tensor, sides: Tensor) -> Tensor:
+        """The gradient (D, K) from a step to the given side along each feature."""
+        slopes = []
+        for part in torch.arange(len(z)).tensor_split(math.ceil(len(z) / 1024)):
+            rows = z.repeat(len(part), 1)
+            each = torch.arange(len(part))
+            rows[each, part] += sides[part]
+            slopes.append((self.api(rows) - net(rows) - middle) / (rows[each, part] - z[part])[:, None])
+        return torch.cat(slopes)
 
     # The units
 
@@ -318,6 +331,8 @@ class _Search:
                 if fruitless:
                     self.smallest = max(1e-8, self.smallest / 4)
                     self._bought(8)
+                if fruitless > _FRUITLESS // 2:
+                    self._settle()
                 clean = 0
                 continue
             known = self.settings.hidden is not None and len(self._copy.normals) >= self.settings.hidden
@@ -327,6 +342,14 @@ class _Search:
             self.asked.append((rows, self.api(rows)))
             clean += len(rows)
         return False
+
+    def _settle(self) -> None:
+        """Take planes too near to each other for one, and what no line explains for imprecision, within agreement."""
+        self.blur = 0.1 * self.settings.agreement / math.sqrt(self.api.features)
+        rows, outputs = self._bought(0)
+        worst = float((outputs - self._copy(rows)).abs().max())
+        if worst <= 0.1 * self.settings.agreement:
+            self.error = max(self.error, worst / 4)
 
     @property
     def _copy(self) -> _Net:
@@ -371,7 +394,7 @@ class _Search:
             self.error = max(self.error, float(values(torch.ones(1, dtype=torch.float64)).abs().max()) / 3)
             return True
         edges = torch.cat([bends, bends.new_ones(1)])
-        before: _Piece | None = _Piece(torch.zeros_like(net.slope), 0.0)
+        before: _Piece | None = _Piece(torch.zeros_like(net.slope), 0.0, _STEP)
         found: list[_Unit] = []
         for k, bend in enumerate(bends):
             after = self._between(net, start, line, float(edges[k]), float(edges[k + 1]))
@@ -409,9 +432,11 @@ class _Search:
         left, sizes, _ = torch.linalg.svd(jump, full_matrices=False)
         normal = left[:, 0] * torch.sign(left[:, 0] @ line)
         noise = 8 * error * (math.sqrt(jump.shape[0]) + math.sqrt(jump.shape[1]))
-        if float(sizes[0]) < 4 * noise or (len(sizes) > 1 and float(sizes[1]) > noise):
+        second = float(sizes[1]) if len(sizes) > 1 else 0.0
+        if float(sizes[0]) < 4 * noise or second > max(noise, self.blur):
             return None
-        return _Unit(normal, -(normal @ kink), jump.T @ normal, self._spread(error))
+        error = math.hypot(self._spread(error), self._spread(second) / 2 if second > noise else 0.0)
+        return _Unit(normal, -(normal @ kink), jump.T @ normal, error, min(before.step, after.step))
 
     def _proven(self, net: _Net, unit: _Unit, start: Tensor, end: Tensor) -> bool:
         """Whether what is left bends as the unit says at two of three points of its plane drawn at random."""
@@ -425,9 +450,9 @@ class _Search:
         first, second = (part[torch.randint(len(part), (3,), generator=self.draw)] for part in (off, on))
         across = second - first
         share = -(first @ unit.normal + unit.offset) / (across @ unit.normal)
-        step = torch.minimum(2 * _STEP / across.abs().amax(1), torch.minimum(share, 1 - share) / 2)
+        step = torch.minimum(2 * unit.step / across.abs().amax(1), torch.minimum(share, 1 - share) / 2)
         points = [first + (share + side * step)[:, None] * across for side in (-1, 0, 1)]
-        below, at, above = (self.api(torch.cat(points)) - net(torch.cat(points))).split(3)
+        below, at, above = (self.api(torch.cat(points)) - net(torch.cat(points))).chunk(3)
         bend = (step * (across @ unit.normal))[:, None] * unit.out
         size = bend.abs().amax(1)
         agrees = (below + above - 2 * at - bend).abs().amax(1) <= 0.01 * size + 16 * self.noise
@@ -447,7 +472,7 @@ class _Search:
         if self.checked is not None and self.checked > target and len(net.normals):
             unknown = net.normals.numel() + net.outs.numel() + net.slope.numel() + net.level.numel()
             rows, outputs = self._bought(math.ceil(1.3 * unknown / len(net.level)))
-            for _ in range(8):
+            for _ in range(5):
                 worst = self.checked
                 self._keep(_refined(self._copy, rows, outputs), check, answers)
                 if self.checked <= target or self.checked > 0.5 * worst:
@@ -488,9 +513,10 @@ class _Search:
             rows, told = (torch.cat(parts) for parts in zip(*self.asked[1:], strict=True))
             worst = float((told - net(rows)).abs().max())
         net = net.scaled()
-        signed, unsigned = _signed(net, 0.01 * self.settings.agreement), net
+        tolerance = max(0.01 * self.settings.agreement, min(6 * self.error, 0.1 * self.settings.agreement))
+        signed, unsigned = _signed(net, tolerance), net
         net = unsigned if signed is None else signed
-        on = 0 if signed is not None else _always_on(net, 0.01 * self.settings.agreement)
+        on = _always_on(net, tolerance) if signed is None and complete else 0
         if self.settings.hidden is not None:
             on = max(0, self.settings.hidden - len(net.normals))
         module = _module(net, self.settings.bounds, skip=signed is None)
@@ -514,7 +540,7 @@ def _fitted(net: _Net, rows: Tensor, outputs: Tensor) -> _Net:
     system = torch.cat([units, rows, torch.ones(len(rows), 1, dtype=rows.dtype)], 1)
     size = system.norm(dim=0).clamp_min(1e-300)
     found = torch.linalg.lstsq(system / size, outputs - net(rows), driver="gelsd").solution / size[:, None]
-    outs, slope, level = found.split([len(net.outs), len(net.slope), 1])
+    outs, slope, level = found.tensor_split((len(net.outs), len(net.outs) + len(net.slope)))
     return net._replace(outs=net.outs + outs, slope=net.slope + slope, level=net.level + level[0])
 
 
@@ -526,9 +552,10 @@ def _refined(net: _Net, rows: Tensor, outputs: Tensor) -> _Net:
     on = (units > 0).to(rows.dtype)
     shapes = [part.shape for part in net]
     sizes = [part.numel() for part in net]
+    ends = tuple(accumulate(sizes[:-1]))
 
     def parts(numbers: NDArray[np.float64]) -> _Net:
-        pieces = torch.from_numpy(np.asarray(numbers, dtype=np.float64).ravel()).split(sizes)
+        pieces = torch.from_numpy(np.asarray(numbers, dtype=np.float64).ravel()).tensor_split(ends)
         return _Net(*(piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)))
 
     def forward(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -547,7 +574,7 @@ def _refined(net: _Net, rows: Tensor, outputs: Tensor) -> _Net:
         return result
 
     jacobian = LinearOperator((outputs.numel(), sum(sizes)), matvec=forward, rmatvec=backward, dtype=np.float64)
-    found = lsqr(jacobian, (outputs - net(rows)).flatten().numpy(), atol=1e-10, btol=1e-10, iter_lim=500)[0]
+    found = lsqr(jacobian, (outputs - net(rows)).flatten().numpy(), atol=1e-10, btol=1e-10, iter_lim=300)[0]
     return _Net(*(old + new for old, new in zip(net, parts(found), strict=True))).scaled()
 
 
@@ -613,9 +640,9 @@ def _module(net: _Net, bounds: tuple[float, float], *, skip: bool) -> ReLUNetwor
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     make: Callable[..., nn.Linear] = nn.utils.skip_init  # no global seed is used
-    layer = make(nn.Linear, weight.shape[1], weight.shape[0], bias=bias is not None, dtype=torch.float64)
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        if bias is not None:
-            layer.bias.copy_(bias)
+    layer = make(nn.Linear, 1, 1, bias=bias is not None, dtype=torch.float64)
+    layer.out_features, layer.in_features = weight.shape
+    layer.weight = nn.Parameter(weight.contiguous())
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.clone())
     return layer
