@@ -14,6 +14,7 @@ Rows = Mapping[str, Row]
 
 ID = "poisoning.c"
 BLIND = 0.6  # a detector whose mean area under the curve is below this is blind to an attack
+FEW = 0.05  # it finds next to nothing where less of the poison than this is above 1 % of the clean rows
 LEVELS = (0.05, 0.1, 0.2)
 REPAIRS = ("removal", "fine-pruning", "unlearning")
 
@@ -90,6 +91,13 @@ def blind(rows: Rows, detector: str, way: str = "class") -> list[str]:
     ]
 
 
+def idle(rows: Rows, detector: str, way: str = "class") -> list[str]:
+    """The attacks of which a detector ranks next to nothing above 1 % of the clean rows, whatever its curve."""
+    return [
+        attack for attack, seeds in attacks(rows).items() if statistics.fmean(over(seeds, detector, way, "tpr")) < FEW
+    ]
+
+
 def claims(rows: Rows) -> list[Claim]:
     """What is claimed, from the rows."""
     return [*_whole(rows), *_found(rows), *_repaired(rows), *_rates(rows), *_cleansed(rows)]
@@ -116,6 +124,12 @@ def _whole(rows: Rows) -> list[Claim]:
             f"attacks that each detector is blind to (mean area under the curve below {BLIND}) are named",
             f"{len(names)} detectors",
             "; ".join(f"{name}: {', '.join(found) or 'none'}" for name, found in dark.items()),
+            len(dark) == len(names),
+        ),
+        _claim(
+            f"attacks of which each detector finds less than {FEW:.0%} above 1 % of the clean rows are named",
+            f"{len(names)} detectors",
+            "; ".join(f"{name}: {', '.join(idle(rows, name)) or 'none'}" for name in names),
             len(dark) == len(names),
         ),
     ]
@@ -152,8 +166,8 @@ def _repaired(rows: Rows) -> list[Claim]:
     seeds = attacks(rows)["badnets"]
     after = success(seeds, "removal")
     tried = (
-        "removal by each detector alone; fine-pruning at rates 0.05 to 0.2; unlearning at rates 0.001 to 0.02 (on rows "
-        "and seeds that the table does not report)"
+        "removal by each detector alone; fine-pruning at rates of 0.05 to 0.2, falls of 0.04 and 0.1, 10 and 20 "
+        "epochs; unlearning at rates of 0.001 to 0.02 (with a seed that the table does not report)"
     )
     by = sorted({row["repairs"]["removal"]["by"] for row in seeds})
     made.append(
@@ -177,6 +191,27 @@ def _repaired(rows: Rows) -> list[Claim]:
                 tried,
             )
         )
+    planted = {attack: some for attack, some in attacks(rows).items() if "asr" in some[0]}
+    for repair in REPAIRS:
+        good = [
+            attack
+            for attack, some in planted.items()
+            if statistics.fmean(success(some, repair)) <= 0.05
+            and statistics.fmean(lost(rows, some, repair, "clean")) < 1
+        ]
+        left = [
+            f"{attack} {_mean(success(some, repair)):.1%}" for attack, some in planted.items() if attack not in good
+        ]
+        made.append(
+            _claim(
+                f"backdoors that {repair} brings to 5 % of attack success, with less than 1 point of accuracy lost "
+                "against the network of clean data, mean of 3 seeds",
+                f"{len(planted)} of {len(planted)}",
+                f"{len(good)} of {len(planted)} ({', '.join(good) or 'none'}; left: {', '.join(left) or 'none'})",
+                len(good) == len(planted),
+                tried,
+            )
+        )
     return made
 
 
@@ -187,17 +222,19 @@ def _rates(rows: Rows) -> list[Claim]:
     made = []
     for q in LEVELS:
         mean, error, power = everything(rows, "class", q)
+        pairs = {(a, n): false_discoveries(seeds, n, "class", q) for a, seeds in by.items() for n in names}
+        awake = [found[0] for found in pairs.values() if found[2] >= 0.1]
         made.append(
             _claim(
                 f"q = {q}: mean share of false discoveries, over {count} draws of the trusted rows on each of "
                 f"{networks} networks by {len(names)} detectors (unit: a draw on a network)",
                 f"≤ {q} + 2 standard errors",
-                f"{mean:.4f} (standard error {error:.4f}; mean power {power:.2f})",
+                f"{mean:.4f} (standard error {error:.4f}; mean power {power:.2f}; of the {len(awake)} pairs of "
+                f"attack and detector with power of 0.1 or more, {_mean(awake or [0.0]):.4f})",
                 mean <= q + 2 * error,
                 "p-values by class and over all rows",
             )
         )
-        pairs = {(a, n): false_discoveries(seeds, n, "class", q) for a, seeds in by.items() for n in names}
         above = [f"{a} by {n} {m:.3f}" for (a, n), (m, e, _) in pairs.items() if m > q + 2 * e]
         highest = max(pairs, key=lambda pair: pairs[pair][0])
         made.append(
@@ -209,6 +246,19 @@ def _rates(rows: Rows) -> list[Claim]:
                 f"{pairs[highest][0]:.3f}, {highest[0]} by {highest[1]})",
                 not above,
                 "more draws; p-values over all rows; Benjamini-Yekutieli holds for any dependence and finds less",
+            )
+        )
+        fixed = {name: [v for some in by.values() for v in over_at(some, name, 0, q)] for name in names}
+        errors = {name: statistics.stdev(v) / math.sqrt(len(v)) for name, v in fixed.items()}
+        worst = max(names, key=lambda name: _mean(fixed[name]) - 2 * errors[name])
+        made.append(
+            _claim(
+                f"q = {q}: mean share of false discoveries with the rows that were trusted from the start, by the "
+                f"worst of {len(names)} detectors (unit: one of {networks} networks)",
+                f"≤ {q} + 2 standard errors",
+                f"{_mean(fixed[worst]):.4f} ({worst}; standard error {errors[worst]:.4f})",
+                _mean(fixed[worst]) <= q + 2 * errors[worst],
+                "p-values by class and over all rows",
             )
         )
     return made
@@ -283,10 +333,21 @@ def table(rows: Rows) -> str:
         "false discoveries. Mean of 3 seeds.\n\n" + _grid(["detector", *by], body)
     )
     parts.append(
-        f"Where each is blind (mean area under the curve below {BLIND}).\n\n"
+        f"Where each is blind: the mean area under the curve is below {BLIND}, or less than {FEW:.0%} of the poison is "
+        "above 1 % of the clean rows. Ranks by class, and bare numbers.\n\n"
         + _grid(
-            ["detector", "ranks by class", "bare numbers"],
-            [[name, *(", ".join(blind(rows, name, way)) or "nowhere" for way in ("class", "all"))] for name in names],
+            ["detector", "area, by class", "top, by class", "area, bare", "top, bare"],
+            [
+                [
+                    name,
+                    *(
+                        ", ".join(ask(rows, name, way)) or "nowhere"
+                        for way in ("class", "all")
+                        for ask in (blind, idle)
+                    ),
+                ]
+                for name in names
+            ],
         )
     )
     body = []
