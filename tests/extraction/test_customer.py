@@ -168,3 +168,11 @@ def test_impossible_views_are_refused() -> None:
         View(top=0)
     with pytest.raises(SettingError, match="noise"):
         View(noise=-0.1)
+
+
+def test_what_was_asked_is_known() -> None:
+    customer = asked(Spending(queries=2))
+    customer.ask(ROWS[:3])
+    assert customer.knows(ROWS[:4]).tolist() == [True, True, False, False]
+    assert customer.knows(ROWS[:0]).tolist() == []
+    assert customer.paid == 2

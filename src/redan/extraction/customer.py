@@ -19,7 +19,7 @@ from redan.answers import evaluate, micro_batch
 from redan.errors import SettingError
 from redan.targets import Target
 
-__all__ = ["Answer", "Customer", "Extractor", "Shows", "Spending", "View"]
+__all__ = ["Answer", "Customer", "Extractor", "Shows", "Spending", "View", "named"]
 
 C_co = TypeVar("C_co", covariant=True)
 
@@ -138,12 +138,16 @@ class Customer:
         """Money spent so far."""
         return self.paid * self.spending.usd_per_1000_queries / 1000
 
+    def knows(self, x: Tensor) -> Tensor:
+        """Which rows x (N, …) would cost nothing, as they were asked before: (N,) bool."""
+        return torch.tensor([name in self._known for name in named(x)], dtype=torch.bool)
+
     def ask(self, x: Tensor) -> Answer:
         """What the API says to rows x (N, …): new ones are paid for in order, as long as the money lasts.
 
         A row that failed is paid for and has no answer. The same row, bit by bit, costs once.
         """
-        names = [_digest(row) for row in x]
+        names = named(x)
         new: dict[str, int] = {}
         for at, name in enumerate(names):
             if name not in self._known and name not in new and len(new) < self.left:
@@ -165,8 +169,10 @@ class Customer:
         self._known.update(zip(new, shown, strict=True))
 
 
-def _digest(row: Tensor) -> str:
-    return hashlib.blake2b(row.detach().cpu().contiguous().numpy().tobytes(), digest_size=16).hexdigest()
+def named(x: Tensor) -> list[str]:
+    """A name for each row of x (N, …), of all its bits: equal rows of one type have equal names."""
+    rows = x.detach().cpu().contiguous().numpy()
+    return [hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in rows]
 
 
 class Extractor(Protocol[C_co]):
