@@ -94,8 +94,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no cell after so many seconds")
     parser.add_argument("--report", action="store_true", help="measure nothing")
     told = parser.parse_args()
-    if not lab.FASHION.exists():
-        subprocess.run(["bash", str(Path(__file__).with_name("poisoning_data.sh"))], check=True)
+    if not told.report:
+        subprocess.run(["bash", str(Path(__file__).with_name("poisoning_data.sh")), sys.executable], check=True)
     end = time.monotonic() + (0 if told.report else told.seconds)
     rows = {
         name: lab.measured(part, folder=name, workers=told.workers, seconds=end - time.monotonic())

@@ -27,7 +27,7 @@ import redan
 from redan.assessment.replay import replay
 from redan.assessment.session import Stage
 from redan.assessment.trainers import trained as trained_in_turn
-from redan.assessment.victim import Done, certificate_plan
+from redan.assessment.victim import Done
 from redan.assessment.workshop import Workshop
 from redan.certification.poisoning import certify
 from redan.errors import EvidenceError, TargetError
@@ -265,7 +265,7 @@ def test_the_certificate_is_what_certify_proves(columns: Run) -> None:
     assert right[-1] == 0
     assert (found.parts, found.copies, found.counts, found.rows) == (CERTIFICATE["parts"], 1, "rows", ROWS)
     shop = Workshop(columns.path)
-    again = certify(shop.fit, shop.train, shop.test.x, certificate_plan(shop), classes=3, seed=0)
+    again = certify(shop.fit, shop.train, shop.test.x, shop.certificate_plan, classes=3, seed=0)
     assert right == [int(again.holds(shop.test.y, each).sum()) for each in changes]
     assert right[0] == int((again.prediction == shop.test.y).sum())
     votes = [line for line in columns.folder.lines() if isinstance(line, VotesLine)]
@@ -288,7 +288,7 @@ def test_a_certificate_of_labels_with_copies(supplied: Write, assessed: Callable
     assert sum(isinstance(line, VotesLine) for line in lines) == 6
     assert sum(isinstance(line, CertifiedLine) for line in lines) == 1
     shop = Workshop(path)
-    again = certify(shop.fit, shop.train, shop.test.x, certificate_plan(shop), classes=3, seed=0)
+    again = certify(shop.fit, shop.train, shop.test.x, shop.certificate_plan, classes=3, seed=0)
     assert [p.right for p in found.points] == [int(again.holds(shop.test.y, p.changes).sum()) for p in found.points]
 
 

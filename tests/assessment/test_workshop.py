@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from redan.assessment.victim import certificate_plan, clean_victim, victim, votes
+from redan.assessment.victim import clean_victim, victim, votes
 from redan.assessment.workshop import UnfitError, Workshop, poison_digest
 from redan.certification.poisoning import given, partition, spread
 from redan.data.samples import Samples
@@ -322,7 +322,7 @@ def test_test_rows_are_no_part_of_a_training(shop: Callable[..., Workshop]) -> N
 
 def test_a_model_votes_after_training_on_its_part_alone(shop: Callable[..., Workshop]) -> None:
     found = shop(poisoning__certify={"parts": 6, "copies": 2})
-    plan = certificate_plan(found)
+    plan = found.certificate_plan
     assert (plan.parts, plan.copies, plan.models) == (6, 2, 12)
     done = votes(found, 4)
     rows = given(found.train, partition(found.train, plan.models), spread(plan, 0), 4)
@@ -331,5 +331,5 @@ def test_a_model_votes_after_training_on_its_part_alone(shop: Callable[..., Work
 
 
 def test_no_certificate_is_made_that_nobody_asked_for(shop: Callable[..., Workshop]) -> None:
-    with pytest.raises(ValueError, match="the threat model asks for no certificate"):
-        certificate_plan(shop())
+    with pytest.raises(SettingError, match="the threat model asks for no certificate"):
+        _ = shop().certificate_plan

@@ -10,7 +10,7 @@ import torch
 
 from redan.assessment.session import Session, Stage
 from redan.assessment.trainers import Task, trained
-from redan.assessment.victim import Done, certificate_plan
+from redan.assessment.victim import Done
 from redan.assessment.workshop import Workshop
 from redan.certification.poisoning import Change, PoisonCertificate, proven
 from redan.engine.run import Progress
@@ -247,7 +247,7 @@ def _certificate(session: Session) -> None:
 
 def certificate_again(shop: Workshop, folder: RunFolder, found: Summary) -> CertificatePart:
     """What the saved votes of all models prove."""
-    plan = certificate_plan(shop)
+    plan = shop.certificate_plan
     votes = torch.stack(
         [folder.load_inputs(line.answers, line.sha256)["votes"] for _, line in sorted(found.votes.items())], 1
     ).numpy()

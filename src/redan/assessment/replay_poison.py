@@ -11,7 +11,7 @@ from torch import Tensor
 from redan.assessment.poisoning import certificate_again
 from redan.assessment.session import Prepared
 from redan.assessment.trainers import Task, trained
-from redan.assessment.victim import Done, certificate_plan
+from redan.assessment.victim import Done
 from redan.assessment.workshop import Workshop
 from redan.errors import EvidenceError
 from redan.evidence.folder import RunFolder
@@ -113,7 +113,7 @@ def _pictures(folder: RunFolder, found: Summary) -> Iterator[str]:
 def _certificate(shop: Workshop, folder: RunFolder, found: Summary) -> str | None:
     """Whether the certificate is what the saved votes prove."""
     again = None
-    if shop.model.poisoning.certify is not None and sorted(found.votes) == list(range(certificate_plan(shop).models)):
+    if shop.model.poisoning.certify is not None and sorted(found.votes) == list(range(shop.certificate_plan.models)):
         try:
             again = certificate_again(shop, folder, found)
         except EvidenceError as error:

@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redan.assessment.workshop import UnfitError, Whole, Workshop, poison_digest, reason
-from redan.certification.poisoning import Change, Plan, voted
+from redan.certification.poisoning import voted
 from redan.poisoning.scene import PoisonGoal
 from redan.registry.poisoners import poisoner as entry_of
-from redan.threat.poisoning import Counts
 
-__all__ = ["Done", "certificate_plan", "clean_victim", "victim", "votes"]
+__all__ = ["Done", "clean_victim", "victim", "votes"]
 
 
 class Done(NamedTuple):
@@ -69,15 +68,6 @@ def victim(shop: Workshop, attacker: str, poisoner: str, share: float, number: i
     return Done(told | {"seconds": _since(begun)}, arrays)
 
 
-def certificate_plan(shop: Workshop) -> Plan:
-    """How rows are given to the certificate's models, as the file says. Raises ValueError where it says nothing."""
-    said = shop.model.poisoning.certify
-    if said is None:
-        raise ValueError("the threat model asks for no certificate")
-    against = Change.LABELS if said.counts is Counts.LABELS else Change.ROWS
-    return Plan(parts=said.parts, copies=said.copies, against=against)
-
-
 def votes(shop: Workshop, model: int) -> Done:
     """One model of the certificate's ensemble, trained on its part of the clean rows.
 
@@ -90,10 +80,11 @@ def votes(shop: Workshop, model: int) -> Done:
             shop.fit,
             shop.train,
             shop.test.x,
-            certificate_plan(shop),
+            shop.certificate_plan,
             model,
             classes=shop.classes,
             seed=shop.model.statistics.seed,
+            pieces=shop.pieces,
         )
     except Exception as error:  # as above
         nobody = np.full(len(shop.test), -1, dtype=np.int64)

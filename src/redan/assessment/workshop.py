@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from redan.answers import evaluate, micro_batch
 from redan.assessment.imports import called, named
 from redan.assessment.rows import order_of, rows_of
+from redan.certification.poisoning import Change, Plan, partition
 from redan.data.samples import Samples
 from redan.defenses.repair import only
 from redan.errors import DataError, RedanError, SettingError, TargetError, ThreatModelError
@@ -38,6 +39,7 @@ from redan.threat import attackers as who
 from redan.threat.file import read
 from redan.threat.planner import plan
 from redan.threat.poisoners import Point, PoisonCampaign, target_of, trigger_of
+from redan.threat.poisoning import Counts
 from redan.threat.schema import ThreatModel
 from redan.threat.system import Split
 
@@ -260,6 +262,22 @@ class Workshop:
                 f"system.training.call returns {type(made).__name__}, which has no gradients to craft with"
             )
         return made
+
+    # -- certificate --------------------------------------------------------------------------------------
+
+    @property
+    def certificate_plan(self) -> Plan:
+        """How rows are given to the certificate's models. Raises SettingError where the file asks for none."""
+        said = self.model.poisoning.certify
+        if said is None:
+            raise SettingError("the threat model asks for no certificate; give poisoning.certify")
+        against = Change.LABELS if said.counts is Counts.LABELS else Change.ROWS
+        return Plan(parts=said.parts, copies=said.copies, against=against)
+
+    @cached_property
+    def pieces(self) -> Whole:
+        """The piece that each clean training row belongs to, (N,): each row is hashed once."""
+        return partition(self.train, self.certificate_plan.models, self.certificate_plan.against)
 
     def trigger(self, campaign: PoisonCampaign) -> Trigger:
         """What a backdoor's attacker puts on rows. Raises SettingError where the goal is no backdoor."""

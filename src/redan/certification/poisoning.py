@@ -244,8 +244,10 @@ def certify(
         votes[:, model] = found
     left = [model for model in range(plan.models) if model not in have]
 
+    pieces = partition(samples, plan.models, plan.against)
+
     def one(model: int) -> Whole:
-        return voted(fit, samples, x, plan, model, classes=classes, seed=seed)
+        return voted(fit, samples, x, plan, model, classes=classes, seed=seed, pieces=pieces)
 
     for at, found in local.each(one, left, workers, lambda: None):
         votes[:, left[at]] = found
@@ -254,9 +256,24 @@ def certify(
     return proven(votes, plan, classes=classes, seed=seed)
 
 
-def voted(fit: Fit, samples: Samples, x: NDArray[Any], plan: Plan, model: int, *, classes: int, seed: int = 0) -> Whole:
-    """Train one of the plan's models and let it vote on x: (N,). A step of `certify`, for a caller's own queue."""
-    rows = given(samples, partition(samples, plan.models, plan.against), spread(plan, seed), model)
+def voted(
+    fit: Fit,
+    samples: Samples,
+    x: NDArray[Any],
+    plan: Plan,
+    model: int,
+    *,
+    classes: int,
+    seed: int = 0,
+    pieces: Whole | None = None,
+) -> Whole:
+    """Train one of the plan's models and let it vote on x: (N,). A step of `certify`, for a caller's own queue.
+
+    pieces: `partition` of the samples by the plan, where it is known already; it hashes every row.
+    """
+    if pieces is None:
+        pieces = partition(samples, plan.models, plan.against)
+    rows = given(samples, pieces, spread(plan, seed), model)
     return _votes(fit(rows, seed + model), x, classes) if len(rows) else np.zeros(len(x), dtype=np.int64)
 
 

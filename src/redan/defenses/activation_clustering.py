@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 
 from redan.defenses.suspicion import Numbers, Suspects
 from redan.errors import SettingError
@@ -73,11 +74,16 @@ def whitened(rows: Numbers, components: int) -> Numbers:
     rows does not matter.
     """
     centered = rows - rows.mean(0)
-    left, values, right = np.linalg.svd(centered, full_matrices=False)
-    kept = int((values[:components] > values[:1] * 1e-9).sum()) if values[:1].any() else 0
+    if len(rows) > rows.shape[1] > 0:  # the covariance is smaller than the rows: several times cheaper
+        first = max(0, rows.shape[1] - components)
+        squares, columns = eigh(centered.T @ centered, subset_by_index=(first, rows.shape[1] - 1))
+        values, right = np.sqrt(squares[::-1].clip(0)), columns.T[::-1]
+    else:
+        _, values, right = np.linalg.svd(centered, full_matrices=False)
+    kept = int((values[:components] > values[:1] * 1e-6).sum()) if values[:1].any() else 0
     weights = right[:kept]
     signs = np.sign(weights[np.arange(kept), np.abs(weights).argmax(1)])
-    return np.asarray(left[:, :kept] * signs * np.sqrt(len(rows)))
+    return np.asarray(centered @ (weights * (signs / values[:kept])[:, None]).T * np.sqrt(len(rows)))
 
 
 def two_means(rows: Numbers, directions: Numbers) -> Split:
