@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))  # scripts, not a package
 
-import harness
 import poisoning_backdoors as bench
 import poisoning_backdoors_claims as told
-import poisoning_lab as lab
 from redan.data.samples import Samples
 from redan.poisoning.backdoor import Backdoor
 from redan.poisoning.budget import Budget
@@ -27,14 +25,8 @@ TRAINING_ROWS, TEST_ROWS = 60_000, 10_000
 
 
 @pytest.fixture(scope="module")
-def rows() -> dict[str, dict[str, Any]]:
-    """Those that are kept, whatever code they were measured under."""
-    found = {}
-    for path in sorted((lab.KEPT / "backdoors").glob("*.json")):
-        row = harness.cached(path, json.loads(path.read_text())["digest"])
-        assert row is not None
-        found[path.stem] = row
-    return found
+def rows(kept: Callable[[str], dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    return kept("backdoors")
 
 
 def made_up(success: float, accuracy: float, *, pairs: int = 10) -> dict[str, dict[str, Any]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,23 +13,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))  # scripts, not a package
 
-import harness
 import poisoning_certified as bench
 import poisoning_certified_claims as told
-import poisoning_lab as lab
 from redan.certification.poisoning import Change, Plan, PoisonCertificate
 from redan.data.samples import Samples
 
 
 @pytest.fixture(scope="module")
-def rows() -> dict[str, dict[str, Any]]:
-    found = {}
-    for cell in bench.cells():
-        path = lab.KEPT / "certified" / f"{cell.name}.json"
-        row = harness.cached(path, json.loads(path.read_text())["digest"])
-        assert row is not None
-        found[cell.name] = row
-    return found
+def rows(kept: Callable[[str], dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    return kept("certified")
 
 
 def test_claims_are_whole(rows: dict[str, dict[str, Any]]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Callable
 from math import comb
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))  # scripts, not a package
 
-import harness
 import poisoning_clean_label as part
 import poisoning_clean_label_claims as said
-import poisoning_lab as lab
 
 
-def kept() -> dict[str, Any]:
-    """Each cell's row, under whatever digest stands in its file."""
-    found = {}
-    for cell in part.cells():
-        path = lab.KEPT / "clean_label" / f"{cell.name}.json"
-        row = harness.cached(path, json.loads(path.read_text())["digest"])
-        assert row is not None
-        found[cell.name] = row
-    return found
+@pytest.fixture(scope="module")
+def rows(kept: Callable[[str], dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    return kept("clean_label")
 
 
 def matching(hits: int, clean: int) -> dict[str, Any]:
@@ -51,8 +43,7 @@ def trial(attack: str, beside: str, ours: int, theirs: int) -> dict[str, Any]:
     return {"attack": attack, "settings": {"share": 0.05}, "label": 1, "shown": 100, "changed": 5, "obeyed": sides}
 
 
-def test_the_kept_cells_give_the_claims_of_poisoning_b() -> None:
-    rows = kept()
+def test_the_kept_cells_give_the_claims_of_poisoning_b(rows: dict[str, dict[str, Any]]) -> None:
     claims = part.claims(rows)
     assert [claim.id for claim in claims] == ["poisoning.b"] * 3
     assert all(claim.met or claim.tried for claim in claims)
@@ -61,19 +52,18 @@ def test_the_kept_cells_give_the_claims_of_poisoning_b() -> None:
     assert "| Fisher p, one-sided |" in part.table(rows)
 
 
-def test_the_kept_cells_keep_to_their_budgets_and_seeds() -> None:
-    rows = kept().values()
-    targets = said.targets(kept())
+def test_the_kept_cells_keep_to_their_budgets_and_seeds(rows: dict[str, dict[str, Any]]) -> None:
+    targets = said.targets(rows)
     assert len({target["row"] for target in targets}) == len(targets) == part.TARGETS
     assert all(target["changed"] <= 40 and target["radius"] <= part.MATCHING["radius"] for target in targets)
     assert all(part.BORDER[0] <= target["chance"] <= part.BORDER[1] for target in targets)
     assert all(target["true"] != target["wanted"] for target in targets)
-    seeds = [seed for row in rows for seed in row["seeds"]]
+    seeds = [seed for row in rows.values() for seed in row["seeds"]]
     assert len(set(seeds)) == len(seeds)
     assert not set(seeds) & set(part.SURROGATES)
-    assert all(row["changed"] <= 200 for row in rows if "changed" in row)
-    assert all(row.get("same_rows", True) for row in rows)
-    assert not {(row["source"], row["label"]) for row in rows if "source" in row} & set(part.TUNED)
+    assert all(row["changed"] <= 200 for row in rows.values() if "changed" in row)
+    assert all(row.get("same_rows", True) for row in rows.values())
+    assert not {(row["source"], row["label"]) for row in rows.values() if "source" in row} & set(part.TUNED)
 
 
 def test_targets_are_counted_and_not_victims() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,8 @@ KEPT = harness.RESULTS / "cells" / "poisoning" / "detection"
 
 
 @pytest.fixture(scope="module")
-def rows() -> dict[str, Any]:
-    found = {}
-    for path in sorted(KEPT.glob("*.json")):
-        digest = json.loads(path.read_text())["digest"]
-        found[path.stem] = harness.cached(path, digest)
-    return found
+def rows(kept: Callable[[str], dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    return kept("detection")
 
 
 def test_each_attack_and_detector_has_three_seeds(rows: dict[str, Any]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))  # scripts, not a package
 
-import harness
-import poisoning_lab as lab
 import poisoning_peers as bench
 import poisoning_peers_claims as told
 
 
 @pytest.fixture(scope="module")
-def rows() -> dict[str, dict[str, Any]]:
-    found = {}
-    for cell in bench.cells():
-        path = lab.KEPT / "peers" / f"{cell.name}.json"
-        row = harness.cached(path, json.loads(path.read_text())["digest"])
-        assert row is not None
-        found[cell.name] = row
-    return found
+def rows(kept: Callable[[str], dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    return kept("peers")
 
 
 def test_claims_are_whole(rows: dict[str, dict[str, Any]]) -> None:
