@@ -57,6 +57,11 @@ class Feature(Protocol):
         points asked between beside the ends, in case two nodes share an identity."""
         ...
 
+    def cut(self, span: Span, start: int, end: int, same: Callable[[int], bool]) -> tuple[Span, int]:
+        """The part of a span on the side of `start`, without `end`, which is another node's, and a point beyond. same:
+        whether a point is the node's."""
+        ...
+
     def nearest(self, numbers: Floats) -> Whole:
         """The points nearest to numbers (N,)."""
         ...
@@ -119,6 +124,13 @@ class Continuous:
         firsts = [points[0], *(at + 1 for at in last)]
         return [(range(low, high + 1), ask(low)) for low, high in zip(firsts, [*last, points[-1]], strict=True)]
 
+    def cut(self, span: Span, start: int, end: int, same: Callable[[int], bool]) -> tuple[Span, int]:
+        points = _points(span)
+        while abs(end - start) > 1:
+            middle = (start + end) // 2
+            start, end = (middle, end) if same(middle) else (start, middle)
+        return range(points[0], end) if end > start else range(end + 1, points[-1] + 1), end
+
     def nearest(self, numbers: Floats) -> Whole:
         steps = self._steps
         return np.rint((numbers - self.low) * (steps / (self.high - self.low))).clip(0, steps).astype(np.int64)
@@ -168,6 +180,9 @@ class Categorical:
         for at in sorted(span):
             told.setdefault(ask(at), []).append(at)
         return [(frozenset(points), key) for key, points in told.items()]
+
+    def cut(self, span: Span, start: int, end: int, same: Callable[[int], bool]) -> tuple[Span, int]:  # noqa: ARG002
+        return frozenset(span) - {end}, end
 
     def nearest(self, numbers: Floats) -> Whole:
         found: Whole = np.abs(numbers[:, None] - np.array(self.values)).argmin(1)

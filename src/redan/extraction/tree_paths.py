@@ -4,9 +4,11 @@ Tramèr et al. 2016, arXiv:1609.02943, Section 4.2. BottomUp is Algorithm 1: fro
 alone, by line search or category by category, and each leaf seen there is visited. TopDown starts from the empty query
 and goes from node to node by queries that leave features out.
 
-Deviations, all of which save queries: features that are expected to matter little are varied together, as a box of
+Deviations. These save queries: features that are expected to matter little are varied together, as a box of
 which two opposite corners lead to one node leads there as a whole; where a line met a leaf, the line's part in it is
-kept and not searched again; a threshold is put in the middle between its two nearest points. In TopDown, splits on
+kept and not searched again; a threshold is put in the middle between its two nearest points. One finds more where nodes
+share an identity: a leaf's box that holds a point of another leaf is cut between them, and what is beyond the cut is
+looked at again. In TopDown, splits on
 features that are set already are found as Algorithm 1 does, within the box of the node above, so that each node is
 visited once; where the API does not tell the feature that a node asks, it is found by bisection of those not set.
 """
@@ -75,9 +77,9 @@ class BottomUp:
     """The tree from its leaves, by complete queries (Algorithm 1).
 
     features: the model's inputs, in their order. starts: rows drawn from the box that the search begins at; the paper's
-    is 1, and each later one costs one answer unless it leads to a leaf not known there. probes: points asked on each
-    line beside its ends. Both are for leaves that share an identity: two of them at the ends of a line hide what is
-    between. most: leaves to find at the most. Where no two share one, it finds all leaves.
+    is 1, and each later one costs one answer unless it contradicts what is known. probes: points asked on each line
+    beside its ends. Both are for leaves that share an identity: two of them at the ends of a line hide what is between.
+    most: leaves to find at the most. Where no two share one, it finds all leaves.
     """
 
     features: tuple[Feature, ...]
@@ -95,18 +97,19 @@ class BottomUp:
         walk = _Walk(self.features, customer, draw, self.probes)
         box = {at: each.whole for at, each in enumerate(self.features)}
         starts = ({at: walk.drawn(at) for at in box} for _ in range(self.starts))
-        leaves: list[Leaf] = []
+        cells: list[_Cell] = []
         complete = False
         try:
             for cell in _cells(walk, starts, box, first=()):
-                leaves.append(_leaf(cell, self.features, final=True))
-                if len(leaves) == self.most:
+                cells.append(cell)
+                if len(cells) == self.most:
                     break
             else:
                 complete = True
         except _SpentError:
             pass
-        return StolenTree(features=self.features, leaves=tuple(leaves), paid=customer.paid, complete=complete)
+        leaves = tuple(_leaf(cell, self.features, final=True) for cell in cells)
+        return StolenTree(features=self.features, leaves=leaves, paid=customer.paid, complete=complete)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,22 +196,54 @@ class _Walk:
 def _cells(walk: _Walk, starts: Iterable[Point], box: dict[int, Span], *, first: tuple[int, ...]) -> Iterator[_Cell]:
     """The nodes at which queries of a box end, each with its own box, as far as they are met from the starts.
 
-    first: features that surely tell nodes of the box apart; the others are tried together.
+    first: features that surely tell nodes of the box apart; the others are tried together. A box that holds a point of
+    another node is made smaller when that is known, also after it was given out.
     """
-    known: dict[Hashable, list[dict[int, Span]]] = {}
+    known: list[tuple[Hashable, _Cell]] = []
     for start in starts:
         todo: list[tuple[Point, dict[int, Span]]] = [(start, {})]
         while todo:
             point, spans = todo.pop()
-            boxes = known.setdefault(walk.key(point), [])
-            if any(all(point[at] in span for at, span in each.items()) for each in boxes):
+            key = walk.key(point)
+            for other, cell in known:
+                if other != key and _holds(cell, point):
+                    todo += _shrunk(walk, cell, point)
+            if any(other == key and _holds(cell, point) for other, cell in known):
                 continue
             searched = _Search(walk, box, point, dict(spans))
             for group in (list(first), [at for at in box if at not in first]):
                 searched.settle([at for at in group if at not in spans], apart=False)
             todo += searched.met
-            boxes.append(searched.spans)
-            yield _Cell(dict(point), searched.spans, walk.seen(point), walk.customer.paid)
+            found = _Cell(dict(point), searched.spans, walk.seen(point), walk.customer.paid)
+            for other, cell in known:
+                if other != key and _holds(found, cell.point):
+                    todo += _shrunk(walk, found, cell.point)
+            known.append((key, found))
+            yield found
+
+
+def _holds(cell: _Cell, point: Point) -> bool:
+    return all(point[at] in span for at, span in cell.spans.items())
+
+
+def _shrunk(walk: _Walk, cell: _Cell, other: Point) -> list[tuple[Point, dict[int, Span]]]:
+    """Makes a cell's box smaller, so that it does not hold a point of another node, and says where to look on.
+
+    One feature after the other is changed to the other point's, until another node is met: a split is there.
+    """
+    here, moved = walk.key(cell.point), dict(cell.point)
+    for at, end in other.items():
+        if end != moved[at] and walk.key({**moved, at: end}) != here:
+            break
+        moved[at] = end
+    else:
+        return []
+
+    def same(chosen: int) -> bool:
+        return walk.key({**moved, at: chosen}) == here
+
+    cell.spans[at], beyond = walk.features[at].cut(cell.spans[at], moved[at], other[at], same)
+    return [({**cell.point, at: beyond}, {}), (other, {})]
 
 
 @dataclass(slots=True, eq=False)
