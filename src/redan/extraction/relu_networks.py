@@ -41,6 +41,8 @@ _STEP = 1e-3
 """Of a finite difference, where half the box's width is 1: few planes lie nearer, and it errs by 1000 roundings."""
 _FRUITLESS = 30
 """Lines in a row that may bring no unit."""
+_TRIES = 4
+"""Times that a row is asked, if the model fails on it."""
 
 
 class ReLUNetwork(nn.Module):
@@ -93,7 +95,7 @@ class OneHiddenLayer:
     About (H + 1)·(D + 6) answers for H units, a few dozen more for each, and the probes. A refinement, if agreement is
     missed, takes about 1.3·H·(D + K + 1) / K more.
 
-    The search ends where money does, and where the model fails on a row.
+    The search ends where money does, and where the model fails on a row four times.
 
     A unit whose kink only cuts off a corner of the box that no probe hits is missed; so is one that never changes an
     output by more than the copy's precision. Two units with the same plane are one.
@@ -154,15 +156,21 @@ class _Api:
         return math.prod(self.shape)
 
     def __call__(self, z: Tensor) -> Tensor:
-        """Outputs (N, K) at rows z (N, D)."""
+        """Outputs (N, K) at rows z (N, D). A row that failed is asked again one float nearer to the middle, which
+        changes it by less than its rounding."""
         low, high = self.bounds
-        x = ((low + high) / 2 + (high - low) / 2 * z).clamp(low, high)
-        answer = self.customer.ask(x.view(-1, *self.shape))
-        if self.first is None and bool(answer.answered.any()):
-            self.first = answer.shown[answer.answered][0]
-        if not bool(answer.answered.all()):
-            raise _NoAnswer
-        return answer.shown
+        middle = z.new_tensor((low + high) / 2)
+        x = (middle + (high - low) / 2 * z).clamp(low, high)
+        for _ in range(_TRIES):
+            shown, _labels, answered = self.customer.ask(x.view(-1, *self.shape))
+            if self.first is None and bool(answered.any()):
+                self.first = shown[answered][0]
+            if bool(answered.all()):
+                return shown
+            if not self.customer.left:
+                break
+            x = torch.where(answered[:, None], x, torch.nextafter(x, middle))
+        raise _NoAnswer
 
 
 class _Net(NamedTuple):
