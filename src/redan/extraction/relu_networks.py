@@ -17,20 +17,17 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator, lsqr
-from torch import Tensor, nn
+from torch import Tensor
 
 from redan.errors import SettingError
 from redan.extraction.customer import Customer, Shows, View
 from redan.extraction.kinks import kinks
+from redan.extraction.relu_numbers import Net, ReLUNetwork, always_on, as_module, constant, fitted, refined, signed
 from redan.targets import Target
 from redan.targets.base import checked_bounds
 from redan.targets.torch import from_torch
@@ -43,19 +40,6 @@ _FRUITLESS = 30
 """Lines in a row that may bring no unit."""
 _TRIES = 4
 """Times that a row is asked, if the model fails on it."""
-
-
-class ReLUNetwork(nn.Module):
-    """A network with one hidden layer of ReLU units, and a linear term beside it if there is one."""
-
-    def __init__(self, hidden: nn.Linear, output: nn.Linear, skip: nn.Linear | None = None) -> None:
-        super().__init__()
-        self.hidden, self.output, self.skip = hidden, output, skip
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.flatten(1)
-        scores: Tensor = self.output(self.hidden(x).relu())
-        return scores if self.skip is None else scores + self.skip(x)
 
 
 class ReLUCopy(NamedTuple):
@@ -173,29 +157,6 @@ class _Api:
         raise _NoAnswer
 
 
-class _Net(NamedTuple):
-    """A copy over the box from -1 to 1. Its units are oriented so that they are off where the search began."""
-
-    normals: Tensor  # (H, D)
-    offsets: Tensor  # (H,)
-    outs: Tensor  # (H, K)
-    slope: Tensor  # (D, K)
-    level: Tensor  # (K,)
-
-    def units(self, z: Tensor) -> Tensor:
-        return (z @ self.normals.T + self.offsets).relu()
-
-    def __call__(self, z: Tensor) -> Tensor:
-        return self.units(z) @ self.outs + z @ self.slope + self.level
-
-    def scaled(self) -> _Net:
-        """The same function with normals of length 1."""
-        length = self.normals.norm(dim=1, keepdim=True).clamp_min(1e-300)
-        return self._replace(
-            normals=self.normals / length, offsets=self.offsets / length[:, 0], outs=self.outs * length
-        )
-
-
 class _Unit(NamedTuple):
     normal: Tensor  # (D,)
     offset: Tensor  # ()
@@ -219,7 +180,7 @@ class _Search:
     settings: OneHiddenLayer
     api: _Api
     draw: torch.Generator
-    net: _Net | None = None
+    net: Net | None = None
     noise: float = 0.0  # standard deviation of an output's rounding
     error: float = 0.0  # of the copy, as expected where no unit is missing
     smallest: float = 1e-5  # step of a gradient worth taking
@@ -248,13 +209,7 @@ class _Search:
         for _ in range(5):
             start = 0.9 * self._rows(1)[0]
             self.noise = self._measured_noise(start)
-            nothing = _Net(
-                torch.zeros(0, features, dtype=torch.float64),
-                torch.zeros(0, dtype=torch.float64),
-                torch.zeros(0, outputs, dtype=torch.float64),
-                torch.zeros(features, outputs, dtype=torch.float64),
-                torch.zeros(outputs, dtype=torch.float64),
-            )
+            nothing = constant(torch.zeros(outputs, dtype=torch.float64), features)
             piece = self._piece(nothing, start, _STEP)
             if piece is not None:
                 value = self.api(start[None])
@@ -289,7 +244,7 @@ class _Search:
             )
         return max(1.2 * noise, 2e-16 * scale, 1e-300)
 
-    def _piece(self, net: _Net, z: Tensor, step: float) -> _Piece | None:
+    def _piece(self, net: Net, z: Tensor, step: float) -> _Piece | None:
         """The gradient of what `net` leaves around z, from one answer a feature; None where it bends too near.
 
         Steps are made shorter until four answers on either side of z, drawn at random, balance each other; they must
@@ -313,7 +268,7 @@ class _Search:
             step /= 4
         return None
 
-    def _slope(self, net: _Net, z: Tensor, middle: Tensor, sides: Tensor) -> Tensor:
+    def _slope(self, net: Net, z: Tensor, middle: Tensor, sides: Tensor) -> Tensor:
         """The gradient (D, K) from a step to the given side along each feature."""
         slopes = []
         for part in torch.arange(len(z)).tensor_split(math.ceil(len(z) / 1024)):
@@ -362,7 +317,7 @@ class _Search:
             self.error = max(self.error, worst / 4)
 
     @property
-    def _copy(self) -> _Net:
+    def _copy(self) -> Net:
         if self.net is None:
             raise _NoAnswer
         return self.net
@@ -423,7 +378,7 @@ class _Search:
         self.error = math.hypot(self.error, *(unit.error for unit in found))
         return True
 
-    def _between(self, net: _Net, start: Tensor, line: Tensor, low: float, high: float) -> _Piece | None:
+    def _between(self, net: Net, start: Tensor, line: Tensor, low: float, high: float) -> _Piece | None:
         """The gradient between two kinks of a line, with steps as long as the distance between them allows."""
         step = min(_STEP, (high - low) * float(line.norm()) / 8)
         if step < self.smallest:
@@ -448,7 +403,7 @@ class _Search:
         error = math.hypot(self._spread(error), self._spread(second) / 2 if second > noise else 0.0)
         return _Unit(normal, -(normal @ kink), jump.T @ normal, error, min(before.step, after.step))
 
-    def _proven(self, net: _Net, unit: _Unit, start: Tensor, end: Tensor) -> bool:
+    def _proven(self, net: Net, unit: _Unit, start: Tensor, end: Tensor) -> bool:
         """Whether what is left bends as the unit says at two of three points of its plane drawn at random."""
         rows = self._rows(64)
         mixed = self._uniform(64, 1)
@@ -476,14 +431,14 @@ class _Search:
         rows, outputs = self._bought(max(0, 2 * (len(net.normals) + self.api.features + 1) - self._count()))
         check = torch.cat([self._rows(256), self._rows(64).sign()])
         self.check = check, self.api(check)
-        self._improve(_fitted(net, rows, outputs))
+        self._improve(fitted(net, rows, outputs))
         target = 0.1 * self.settings.agreement
         if self._worst(self._copy, *self.check) > target and len(net.normals):
             unknown = net.normals.numel() + net.outs.numel() + net.slope.numel() + net.level.numel()
             rows, outputs = self._bought(math.ceil(1.3 * unknown / len(net.level)))
             for _ in range(5):
                 before = self._worst(self._copy, *self.check)
-                self._improve(_refined(self._copy, rows, outputs))
+                self._improve(refined(self._copy, rows, outputs))
                 worst = self._worst(self._copy, *self.check)
                 if worst <= target or worst > 0.5 * before:
                     break
@@ -499,10 +454,10 @@ class _Search:
         rows, outputs = (torch.cat(parts) for parts in zip(*self.asked, strict=True))
         return rows, outputs
 
-    def _worst(self, net: _Net, rows: Tensor, outputs: Tensor) -> float:
+    def _worst(self, net: Net, rows: Tensor, outputs: Tensor) -> float:
         return float((outputs - net(rows)).abs().max())
 
-    def _improve(self, net: _Net) -> None:
+    def _improve(self, net: Net) -> None:
         """Take this copy if it is better where it is checked."""
         if self.check is not None and self._worst(net, *self.check) < self._worst(self._copy, *self.check):
             self.net = net
@@ -513,27 +468,21 @@ class _Search:
         net = self.net
         if net is None:
             level = torch.zeros(outputs, dtype=torch.float64) if self.api.first is None else self.api.first
-            net = _Net(
-                torch.zeros(0, features, dtype=torch.float64),
-                torch.zeros(0, dtype=torch.float64),
-                torch.zeros(0, outputs, dtype=torch.float64),
-                torch.zeros(features, outputs, dtype=torch.float64),
-                level,
-            )
+            net = constant(level, features)
         net = net.scaled()
         tolerance = 0.1 * self.settings.agreement
-        signed, unsigned = _signed(net, tolerance), net
-        net = unsigned if signed is None else signed
+        turned = signed(net, tolerance)
+        net = net if turned is None else turned
         bought = self.check
         if bought is None and len(self.asked) > 1:
             rows, told = (torch.cat(parts) for parts in zip(*self.asked[1:], strict=True))
             bought = rows, told
         worst = math.inf if bought is None else self._worst(net, *bought)
         complete = ended and worst <= self.settings.agreement
-        on = _always_on(net, tolerance) if signed is None and complete else 0
+        on = always_on(net, tolerance) if turned is None and complete else 0
         if self.settings.hidden is not None:
             on = max(0, self.settings.hidden - len(net.normals))
-        module = _module(net, self.settings.bounds, skip=signed is None)
+        module = as_module(net, self.settings.bounds, skip=turned is None)
         target = from_torch(module, bounds=self.settings.bounds, classes=outputs)
         return ReLUCopy(
             target=target,
@@ -541,122 +490,8 @@ class _Search:
             module=module,
             units=len(net.normals),
             unreachable=on,
-            signed=signed is not None,
+            signed=turned is not None,
             error=worst,
             queries=queries,
             complete=complete,
         )
-
-
-def _fitted(net: _Net, rows: Tensor, outputs: Tensor) -> _Net:
-    """The copy with its output layer and linear term by least squares."""
-    units = net.units(rows)
-    system = torch.cat([units, rows, torch.ones(len(rows), 1, dtype=rows.dtype)], 1)
-    size = system.norm(dim=0).clamp_min(1e-300)
-    found = torch.linalg.lstsq(system / size, outputs - net(rows), driver="gelsd").solution / size[:, None]
-    outs, slope, level = found.tensor_split((len(net.outs), len(net.outs) + len(net.slope)))
-    return net._replace(outs=net.outs + outs, slope=net.slope + slope, level=net.level + level[0])
-
-
-def _refined(net: _Net, rows: Tensor, outputs: Tensor) -> _Net:
-    """One Gauss-Newton step on all parameters, by LSQR: the copy's Jacobian is applied and never written down."""
-    weight = net.outs.norm(dim=1, keepdim=True).sqrt().clamp_min(1e-150)  # scales normals and outputs alike
-    net = net._replace(normals=net.normals * weight, offsets=net.offsets * weight[:, 0], outs=net.outs / weight)
-    units = net.units(rows)
-    on = (units > 0).to(rows.dtype)
-    shapes = [part.shape for part in net]
-    sizes = [part.numel() for part in net]
-    ends = tuple(accumulate(sizes[:-1]))
-
-    def parts(numbers: NDArray[np.float64]) -> _Net:
-        pieces = torch.from_numpy(np.asarray(numbers, dtype=np.float64).ravel()).tensor_split(ends)
-        return _Net(*(piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)))
-
-    def forward(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-        change = parts(numbers)
-        hidden = on * (rows @ change.normals.T + change.offsets)
-        result: NDArray[np.float64] = (
-            (hidden @ net.outs + units @ change.outs + rows @ change.slope + change.level).flatten().numpy()
-        )
-        return result
-
-    def backward(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-        off = torch.from_numpy(np.asarray(numbers, dtype=np.float64).ravel()).view(outputs.shape)
-        hidden = on * (off @ net.outs.T)
-        change = _Net(hidden.T @ rows, hidden.sum(0), units.T @ off, rows.T @ off, off.sum(0))
-        result: NDArray[np.float64] = torch.cat([part.flatten() for part in change]).numpy()
-        return result
-
-    jacobian = LinearOperator((outputs.numel(), sum(sizes)), matvec=forward, rmatvec=backward, dtype=np.float64)
-    found = lsqr(jacobian, (outputs - net(rows)).flatten().numpy(), atol=1e-10, btol=1e-10, iter_lim=300)[0]
-    return _Net(*(old + new for old, new in zip(net, parts(found), strict=True))).scaled()
-
-
-def _signed(net: _Net, tolerance: float) -> _Net | None:
-    """The same function without a linear term, by turning units around; None where that leaves something.
-
-    c·relu(u) = c·relu(-u) + c·u, so the linear term is minus the sum of c·u over the units that are the other way
-    round. Least squares over all features and outputs say which these are, if they are not more than that.
-    """
-    if len(net.normals) > net.slope.numel():
-        return None
-    flips = torch.zeros(0, dtype=torch.float64)
-    if len(net.normals):
-        system = (net.normals[:, :, None] * net.outs[:, None, :]).flatten(1).T
-        size = system.norm(dim=0).clamp_min(1e-300)
-        flips = -torch.linalg.lstsq(system / size, net.slope.flatten()[:, None], driver="gelsd").solution[:, 0] / size
-    turned = flips.round()
-    if bool(((flips - turned).abs() > 0.05).any()) or not bool(((turned == 0) | (turned == 1)).all()):
-        return None
-    slope = net.slope + (net.normals * turned[:, None]).T @ net.outs
-    if float(slope.abs().sum(0).max()) > tolerance:  # the most that it changes an output in the box
-        return None
-    side = 1 - 2 * turned
-    return net._replace(
-        normals=net.normals * side[:, None],
-        offsets=net.offsets * side,
-        slope=torch.zeros_like(net.slope),
-        level=net.level + (net.offsets * turned) @ net.outs,
-    )
-
-
-def _always_on(net: _Net, tolerance: float) -> int:
-    """The least number of units that are on all over the box and explain the linear term.
-
-    What the normals of known units cannot make up is theirs, and has their rank at the most.
-    """
-    features, units = net.slope.shape[0], len(net.normals)
-    system = (net.normals[:, :, None] * net.outs[:, None, :]).flatten(1).T
-    slope = net.slope.flatten()[:, None]
-    rest = slope - system @ torch.linalg.lstsq(system, slope, driver="gelsd").solution if units else slope
-    if float(rest.view_as(net.slope).abs().sum(0).max()) <= tolerance:
-        return 0
-    if units >= features:
-        return 1
-    basis = torch.linalg.qr(net.normals.T)[0]
-    sizes = torch.linalg.svdvals(net.slope - basis @ (basis.T @ net.slope))
-    return max(1, int((sizes * math.sqrt(features) > tolerance).sum()))
-
-
-def _module(net: _Net, bounds: tuple[float, float], *, skip: bool) -> ReLUNetwork:
-    """The copy over the true box, in evaluation mode."""
-    middle, half = (bounds[0] + bounds[1]) / 2, (bounds[1] - bounds[0]) / 2
-    offsets = net.offsets * half - middle * net.normals.sum(1)
-    slope = net.slope / half
-    level = net.level - middle * slope.sum(0)
-    module = ReLUNetwork(
-        _linear(net.normals, offsets),
-        _linear(net.outs.T / half, level),
-        _linear(slope.T, None) if skip else None,
-    )
-    return module.eval().requires_grad_(False)
-
-
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    make: Callable[..., nn.Linear] = nn.utils.skip_init  # no global seed is used
-    layer = make(nn.Linear, 1, 1, bias=bias is not None, dtype=torch.float64)
-    layer.out_features, layer.in_features = weight.shape
-    layer.weight = nn.Parameter(weight.contiguous())
-    if bias is not None:
-        layer.bias = nn.Parameter(bias.clone())
-    return layer
