@@ -10,6 +10,7 @@ from redan.poisoning.label_consistent import CornerPatch, Corners, LabelConsiste
 from redan.poisoning.label_flips import LeastSquares, LossMaximizingFlips, RandomFlips, Retrained, TargetedFlips
 from redan.poisoning.linear_learners import SupportVectors, logistic_regression, ridge
 from redan.poisoning.sleeper_agent import SleeperAgent
+from redan.poisoning.sources import OfSource, by_source
 from redan.poisoning.triggers import Blend, Columns, Corner, Patch, Place, Sinusoid, Trigger, Words
 from redan.poisoning.unlearnable import ErrorMaximizing, ErrorMinimizing
 
@@ -31,6 +32,7 @@ __all__ = [
     "LabelConsistent",
     "LeastSquares",
     "LossMaximizingFlips",
+    "OfSource",
     "Patch",
     "Place",
     "Poisoned",
@@ -44,6 +46,7 @@ __all__ = [
     "Trigger",
     "Victims",
     "Words",
+    "by_source",
     "held_to",
     "logistic_regression",
     "ridge",
