@@ -223,7 +223,7 @@ class Leaf(NamedTuple):
     spans: tuple[Span, ...]
     """(D,) of each feature, in their order."""
     paid: int
-    """Answers paid for when it was found."""
+    """Answers paid for when its box was known as it is."""
     final: bool
     """False for an inner node whose children were not found any more."""
 
@@ -246,7 +246,8 @@ class StolenTree:
         return len(self.leaves) - len({leaf.identity for leaf in self.leaves})
 
     def after(self, paid: int) -> StolenTree:
-        """The leaves that were found with so many answers: a curve from one run."""
+        """The leaves that were found with so many answers: a curve from one run. Inner nodes that stood for leaves
+        until then are not in it."""
         found = tuple(leaf for leaf in self.leaves if leaf.paid <= paid)
         return replace(self, leaves=found, paid=min(paid, self.paid), complete=self.complete and paid >= self.paid)
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 
@@ -60,6 +59,7 @@ class TopDown:
                 cell = todo[0]
                 feature = walk.missed(cell.point, cell.seen)
                 if feature is None:
+                    cell.paid = customer.paid
                     leaves.append(_leaf(cell, self.features, final=True))
                 else:
                     whole = self.features[feature].whole
@@ -137,13 +137,14 @@ class _SpentError(Exception):
     """There is no answer any more."""
 
 
-class _Cell(NamedTuple):
+@dataclass(slots=True, eq=False)
+class _Cell:
     """A node that was met."""
 
     point: dict[int, int]  # a query that ends there
     spans: dict[int, Span]  # all that do, with the same features set
     seen: Seen
-    paid: int
+    paid: int  # when that was known
 
 
 def _leaf(cell: _Cell, features: tuple[Feature, ...], *, final: bool) -> Leaf:
@@ -243,6 +244,7 @@ def _shrunk(walk: _Walk, cell: _Cell, other: Point) -> list[tuple[Point, dict[in
         return walk.key({**moved, at: chosen}) == here
 
     cell.spans[at], beyond = walk.features[at].cut(cell.spans[at], moved[at], other[at], same)
+    cell.paid = walk.customer.paid
     return [({**cell.point, at: beyond}, {}), (other, {})]
 
 
