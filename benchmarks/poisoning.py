@@ -59,10 +59,16 @@ HOURS = 4.0
 """That all cells may take on two cores."""
 
 
-def claims(rows: dict[str, dict[str, lab.Row]]) -> list[harness.Claim]:
+def by_part(rows: Sequence[lab.Row]) -> dict[str, dict[str, lab.Row]]:
+    """The rows of a result by part and cell."""
+    return {name: {row["cell"]: row for row in rows if row["part"] == name} for name in PARTS}
+
+
+def claims(rows: Sequence[lab.Row]) -> list[harness.Claim]:
     """Every part's claims, and the time that all of it took."""
-    found = [claim for name, part in PARTS.items() for claim in part.claims(rows[name])]
-    spent = sum(row["cpu_seconds"] for part in rows.values() for row in part.values()) / 3600
+    parts = by_part(rows)
+    found = [claim for name, part in PARTS.items() for claim in part.claims(parts[name])]
+    spent = sum(row["cpu_seconds"] for row in rows) / 3600
     return [
         *found,
         harness.Claim(
@@ -74,11 +80,6 @@ def claims(rows: dict[str, dict[str, lab.Row]]) -> list[harness.Claim]:
             "" if spent / 2 <= HOURS else "cells are kept, so that a part can be measured by itself",
         ),
     ]
-
-
-def by_part(rows: Sequence[lab.Row]) -> dict[str, dict[str, lab.Row]]:
-    """The rows of a result by part and cell."""
-    return {name: {row["cell"]: row for row in rows if row["part"] == name} for name in PARTS}
 
 
 def table(rows: Sequence[lab.Row]) -> str:
@@ -111,7 +112,7 @@ def main() -> int:
     harness.write(
         "poisoning",
         rows=flat,
-        claims=claims(rows),
+        claims=claims(flat),
         environment=harness.environment(),
         measures=sorted({path for part in PARTS.values() for path in part.MEASURES} | {"benchmarks/poisoning.py"}),
         tables=lambda: table(flat),
