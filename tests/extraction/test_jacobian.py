@@ -42,6 +42,20 @@ def test_the_step_is_a_share_of_the_box_and_changes_its_sign() -> None:
         assert bool(customer.knows(torch.tensor(wanted[:count]).double()).all())
 
 
+def test_later_epochs_move_the_reservoir_alone() -> None:
+    paid = []
+    for doublings in (0, 1, 3):
+        extractor = JacobianAugmentation(
+            seeds=UniformPool(shape=(6,)), first=10, trainer=ByLogLoss(), doublings=doublings, reservoir=3, epochs=3
+        )
+        customer = Customer(linear(), Spending(), classes=3, view=LABELS)
+        extractor(customer, seed=0)
+        paid.append(customer.paid)
+    assert 10 < paid[0] <= 19
+    assert 20 < paid[1] <= 26
+    assert 40 < paid[2] <= 80
+
+
 def test_augmentation_raises_agreement_over_the_seeds_alone() -> None:
     model = linear()
     rates: dict[int, list[float]] = {10: [], 120: []}

@@ -61,6 +61,9 @@ def test_a_copy_that_fails_agrees_with_nothing() -> None:
     found = judged(EVEN, X).compare(MODEL)
     assert (found.n, found.agreeing, found.errors) == (4, 2, 0)
     assert (found.worst, found.worst_row) == (1.0, 1)
+    first = linear_copy(torch.zeros(2, 3), torch.tensor([1.0, 0.0]), (3,), (0.0, 1.0)).target
+    found = judged(first, X, torch.zeros(4).long()).compare(MODEL)
+    assert (found.agreeing, found.right) == (1, 1)  # not the row without an answer
 
 
 def test_no_rows_say_nothing() -> None:
