@@ -29,6 +29,7 @@ _HOMES = {
     "targets": "",
     "samples": "",
     "poisoning": "",
+    "extraction": "",
     "defenses": "",
     "testing": "",
     "errors": "",
@@ -86,6 +87,7 @@ __all__ = [*_HOMES, "__version__"]
 if TYPE_CHECKING:
     from redan import defenses as defenses
     from redan import errors as errors
+    from redan import extraction as extraction
     from redan import poisoning as poisoning
     from redan import samples as samples
     from redan import targets as targets
