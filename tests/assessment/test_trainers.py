@@ -71,6 +71,7 @@ posix = pytest.mark.skipif(not hasattr(os, "killpg"), reason="process groups are
 
 
 @posix
+@pytest.mark.slow
 def test_a_process_answers_whatever_the_training_prints_and_takes_its_helpers_along(
     supplied: Write, tmp_path: Path
 ) -> None:
@@ -92,6 +93,7 @@ def test_a_process_answers_whatever_the_training_prints_and_takes_its_helpers_al
 
 
 @posix
+@pytest.mark.slow
 def test_a_process_that_dies_is_told_with_its_last_words_and_its_helpers_die_too(
     supplied: Write, tmp_path: Path
 ) -> None:

@@ -248,6 +248,7 @@ def test_answers_that_scatter_are_refused() -> None:
         OneHiddenLayer(shape=(6,))(customer(Scattered(network(6, 4, 3, 0)).eval(), 3), seed=0)
 
 
+@pytest.mark.slow
 def test_what_is_no_such_network_is_said_not_to_be_complete() -> None:
     smooth = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 2)).double().eval()
     deep = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2)).double().eval()
