@@ -23,6 +23,7 @@ OWED = {
     "distrust": {"verdict.d"},
     "soundness": {"verdict.e"},
     "targets": {"targets.e"},
+    "poisoning": {f"poisoning.{part}" for part in "abcde"},
 }
 
 
@@ -100,7 +101,7 @@ def test_attacks_claims_follow_from_the_rows(monkeypatch: pytest.MonkeyPatch) ->
     assert there == [(cell.model, cell.contest.name, cell.contestant) for cell in every]
 
 
-@pytest.mark.parametrize("name", ["verdict", "beside", "passes", "distrust", "soundness", "targets"])
+@pytest.mark.parametrize("name", ["verdict", "beside", "passes", "distrust", "soundness", "targets", "poisoning"])
 def test_claims_of_the_verdict_follow_from_the_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "peers"))
