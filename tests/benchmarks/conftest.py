@@ -28,3 +28,14 @@ def kept() -> Callable[[str], dict[str, dict[str, Any]]]:
         return found
 
     return rows
+
+
+@pytest.fixture(scope="session")
+def kept_extraction() -> Callable[[str], dict[str, dict[str, Any]]]:
+    """The rows of a part of the extraction benchmark by cell, whatever code they were measured under."""
+
+    def rows(part: str) -> dict[str, dict[str, Any]]:
+        paths = sorted((harness.RESULTS / "cells" / "extraction" / part).glob("*.json"))
+        return {path.stem: json.loads(path.read_text()) for path in paths}
+
+    return rows
