@@ -60,7 +60,8 @@ def claims(rows: Mapping[str, Row]) -> list[Claim]:
             "answers, thresholds off by at most, trees recovered whole",
             f"≤ {FACTOR:g} × {PAPER:,} = {FACTOR * PAPER:,.0f} answers, ≤ {PRECISION}, all",
             f"{span(paid)} answers, {worst:.3f}, {whole(found)} of {len(found)}; at the paper's ε = "
-            f"{rows['german-26-fine']['precision']:g}: {span([tree['paid'] for tree in fine])}, {whole(fine)} of {len(fine)}",
+            f"{rows['german-26-fine']['precision']:g}: {span([tree['paid'] for tree in fine])}, "
+            f"{whole(fine)} of {len(fine)}",
             met,
             "" if met else "features that matter little varied together, thresholds by bisection",
         ),
