@@ -32,7 +32,7 @@ import worker
 import harness
 import pgd
 import redan
-from redan.answers import SMALLEST
+from redan.answers import smallest
 from redan.targets.fast import TOLERANCE, Cheaper, choose
 
 MEASURES = (*pgd.MEASURES, "src/redan/answers.py", "benchmarks/passes.py")
@@ -96,8 +96,8 @@ def timed(run: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> floa
 def measured(model: str, batch: int, repeats: int) -> list[dict[str, Any]]:
     """Every path of a model at one batch size, in turn."""
     x, y = worker.load_rows(batch)
-    if batch < SMALLEST:
-        x, y = x.repeat(SMALLEST, 1, 1, 1)[:SMALLEST], y.repeat(SMALLEST)[:SMALLEST]
+    if batch < smallest():
+        x, y = x.repeat(smallest(), 1, 1, 1)[: smallest()], y.repeat(smallest())[: smallest()]
     ways = paths(model)
     plain = ways["plain"](x, y)
     errors = {name: float((way(x, y) - plain).abs().amax() / plain.abs().amax()) for name, way in ways.items()}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from redan import answers as home
 from redan import samples
-from redan.answers import evaluate, micro_batch, share
+from redan.answers import evaluate, micro_batch, share, smallest
 from redan.errors import AccessError, TargetError
 from redan.goals import Untargeted
 from redan.losses import cross_entropy, margin
@@ -420,7 +420,7 @@ def test_a_model_that_writes_into_its_input_does_no_harm() -> None:
 
 def test_micro_batches_hold_no_more_than_fit() -> None:
     assert micro_batch(torch.empty(1, 3, 32, 32)) == 256
-    assert 2 <= micro_batch(torch.empty(1, 3, 2048, 2048)) <= 8
+    assert 2 <= micro_batch(torch.empty(1, 3, 2048, 2048)) <= max(8, smallest())
     assert micro_batch(torch.empty(0, 5)) == 256
 
 
@@ -430,7 +430,7 @@ def test_no_pass_is_larger_than_the_micro_batch_nor_of_one_row(micro: int) -> No
     evaluate(from_torch(model.eval()), torch.rand(37, 4), micro=micro)
 
     assert min(model.sizes) > 1
-    assert max(model.sizes) <= micro
+    assert max(model.sizes) <= max(micro, smallest())
 
 
 @pytest.mark.parametrize("name", ["robust", "residual"])
@@ -484,9 +484,20 @@ def test_share_of_a_coin() -> None:
 
 
 def test_constants_are_what_tests_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(home, "_LARGEST_MICRO", 5)
+    monkeypatch.setattr(home, "_LARGEST_MICRO", 40)
 
-    assert micro_batch(torch.empty(1, 3)) == 5
+    assert micro_batch(torch.empty(1, 3)) == 40
+
+
+def test_no_batch_that_is_asked_runs_the_kernels_of_small_ones() -> None:
+    """From `smallest` on the number of rows changes no byte of a product; it is a property of the machine."""
+    fewest, draw = smallest(), torch.Generator().manual_seed(1)
+    assert 4 <= fewest <= 32
+    weight, rows = torch.randn(64, 784, generator=draw), torch.randn(80, 784, generator=draw)
+    with one_thread_each():
+        whole = torch.nn.functional.linear(rows, weight)
+        for size in range(fewest, 80, 7):
+            assert torch.equal(torch.nn.functional.linear(rows[:size], weight), whole[:size])
 
 
 def two_gaps(output: Tensor, goal: object) -> Tensor:

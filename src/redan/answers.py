@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from redan.errors import NoGradientError, RedanError, TargetError
 from redan.protocols import Loss
@@ -19,9 +21,31 @@ from redan.targets import Remote, Target, is_remote
 from redan.targets.surrogates import plain
 
 _LARGEST_MICRO, _MICRO_NUMBERS = 256, 2**22
-SMALLEST = 4
-"""Rows that are asked together at the least: batches of one to three run other kernels than larger ones, and their
-bytes differ (measured, with oneDNN and MKL). Fewer are asked with copies of themselves, and billed once."""
+_FEWEST, _ENOUGH = 4, 32
+_PRODUCTS = ((100, 10), (1568, 100), (2048, 256))  # inputs and outputs of linear layers
+
+
+@cache
+def smallest() -> int:
+    """Rows that are asked together at the least, on this machine. Fewer are asked with copies of themselves, and
+    billed once.
+
+    Small batches run other kernels than larger ones, and their bytes differ: up to three rows with oneDNN and MKL on
+    most processors, up to 15 on some. Where that ends is measured once in a process, on products of a few shapes.
+    """
+    draw = torch.Generator().manual_seed(0)
+    found = _FEWEST
+    for inputs, outputs in _PRODUCTS:
+        weight = torch.randn(outputs, inputs, generator=draw)
+        rows, slopes = (torch.randn(2 * _ENOUGH, size, generator=draw) for size in (inputs, outputs))
+        whole = linear(rows, weight), slopes @ weight
+        for n in range(_ENOUGH - 1, found - 1, -1):
+            if not torch.equal(linear(rows[:n], weight), whole[0][:n]) or not torch.equal(
+                slopes[:n] @ weight, whole[1][:n]
+            ):
+                found = n + 1
+                break
+    return found
 
 
 class Answers(NamedTuple):
@@ -36,7 +60,7 @@ class Answers(NamedTuple):
 
 def micro_batch(x0: Tensor) -> int:
     """Rows a pass: bounded by the numbers in it, so that large inputs fit in memory. It does not change bytes."""
-    return max(SMALLEST, min(_LARGEST_MICRO, _MICRO_NUMBERS // max(1, math.prod(x0.shape[1:]))))
+    return max(smallest(), min(_LARGEST_MICRO, _MICRO_NUMBERS // max(1, math.prod(x0.shape[1:]))))
 
 
 def _pass(target: Target[Tensor], x: Tensor, goal: Goal | None, loss: Loss | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -82,8 +106,8 @@ def _sturdy(target: Target[Tensor], x: Tensor, goal: Goal | None, loss: Loss | N
     if is_remote(target):
         return _called(target, x, loss, classes)
     try:
-        if len(x) < SMALLEST:
-            again = torch.arange(SMALLEST, device=x.device) % len(x)
+        if len(x) < smallest():
+            again = torch.arange(smallest(), device=x.device) % len(x)
             output, value, gradient = (part[: len(x)] for part in _pass(target, *take(again, x, goal), loss))
         else:
             output, value, gradient = _pass(target, x, goal, loss)

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from redan.answers import SMALLEST, Answers, averaged, evaluate, nothing, share
+from redan.answers import Answers, averaged, evaluate, nothing, share, smallest
 from redan.protocols import Loss
 from redan.rows import Goal, nth, take
 from redan.targets import Target
@@ -99,7 +99,7 @@ class Oracle:
         self._eot = eot
         self._target, self._classes = target, classes
         self._cap, self._price = capability.queries_per_row, capability.price
-        self._purse, self._micro = purse, max(SMALLEST, micro)
+        self._purse, self._micro = purse, max(smallest(), micro)
         self.watch: Callable[[], None] | None = None  # called after each answer: progress
         self.queries = torch.zeros(size, dtype=torch.int64, device=target.device)
         self.backwards = torch.zeros_like(self.queries)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from redan.engine.block import Job
 from redan.engine.outcomes import Outcomes, Status
@@ -532,16 +533,18 @@ class Jittered(torch.nn.Module):
 
 
 def test_eot_climbs_what_one_draw_does_not() -> None:
+    """What is found is judged without the noise, which breaks most rows by itself."""
     images, labels = fashion_mnist()
-    target = from_torch(Jittered().eval(), stochastic=True, classes=10)
+    target, inner = from_torch(Jittered().eval(), stochastic=True, classes=10), sample("natural")
     x, y = images[:48], labels[:48]
-    broken = {}
+    height = {}
     for eot in (1, 16):
-        found = attack(target, x, y, PGD(steps=10), within=Linf(0.1), eot=eot)
-        broken[eot] = int(found.success.sum())
+        found = attack(target, x, y, PGD(steps=10), within=Linf(0.1), eot=eot, keep=Worst())
+        with torch.no_grad():
+            height[eot] = float(cross_entropy(inner(found.adversarial), torch.as_tensor(y)))
         asked = found.backwards > 0
         assert bool((found.backwards[asked] % eot == 0).all())
-    assert broken[16] > broken[1]
+    assert height[16] > height[1] + 0.5  # 7.6 beside 5.9 nats, a tenth more or less with the draws
 
 
 def test_eot_is_refused_where_it_means_nothing() -> None:
