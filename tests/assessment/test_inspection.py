@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import redan
 from redan.assessment.victim import Done
 from redan.assessment.workshop import Workshop
 from redan.data.samples import Samples
+from redan.defenses.suspicion import Suspects, suspicion
 from redan.errors import DataError
 from redan.evidence.folder import RunFolder
 from redan.evidence.pictures import load_pictures
@@ -348,3 +350,19 @@ def test_rows_that_are_no_pictures_are_not_shown(supplied: Write, tmp_path: Path
     found = looked(Workshop(supplied(tmp_path)), "table-trigger")
     assert found.arrays == {}
     assert found.told["trigger"] is None
+
+
+def test_rows_of_different_labels_are_compared_by_their_place_among_trusted_ones() -> None:
+    """One label's numbers are a thousand above another's: what is suspicious is so in its label."""
+    y = np.array([0] * 12 + [1] * 12)
+    trusted = np.tile(np.arange(12) >= 6, 2)
+    scores = np.concatenate([np.arange(12.0), 1000 + np.arange(12.0)])
+    scores[0], scores[12] = 50.0, 999.0  # the first row of label 0 is the odd one; of label 1 it is the least odd
+    rows = Samples(np.zeros((24, 1)), y)
+    found = suspicion(Suspects(samples=rows, trusted=trusted), lambda suspects, *, seed: scores)
+    scene = SimpleNamespace(rows=rows, trusted=trusted)
+    compared = inspection._compared(found, scene)
+    assert compared.argmax() == 0
+    assert np.isneginf(compared[trusted]).all()
+    ranks_only = suspicion(Suspects(samples=rows), lambda suspects, *, seed: scores)
+    assert (inspection._compared(ranks_only, scene) == scores).all()

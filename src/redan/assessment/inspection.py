@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from redan.assessment.victim import Done
@@ -25,7 +26,7 @@ from redan.defenses.fine_pruning import FinePruning
 from redan.defenses.measures import area_under_curve, recall_at
 from redan.defenses.neural_cleanse import NeuralCleanse
 from redan.defenses.repair import without
-from redan.defenses.suspicion import Suspects, Suspicion, suspicion
+from redan.defenses.suspicion import Numbers, Suspects, Suspicion, suspicion
 from redan.defenses.unlearning import Unlearning
 from redan.errors import RedanError
 from redan.evidence.poisoned import DetectorPart, RepairPart, SourcePart, TriggerPart
@@ -44,6 +45,7 @@ _FALSE = 0.01  # share of clean rows above the threshold at which recall is told
 _TAKEN_OUT = (1.5, 3.0)  # times the attacker's budget: how many of the most suspicious rows go, until it is enough
 _CLEANSED = 128  # clean test rows over which a trigger is looked for
 _SHOWN = 6  # rows in pictures
+_TIES = 1e-9  # far below the difference of two p-values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -192,12 +194,30 @@ def _figures(name: str, found: Suspicion, scene: _Scene) -> DetectorPart:
         name=name,
         status="done",
         reason=None,
-        auc=area_under_curve(found.scores[tested], scene.poisoned[tested]),
-        recall=recall_at(found.scores[tested], scene.poisoned[tested], _FALSE),
+        auc=area_under_curve(_compared(found, scene)[tested], scene.poisoned[tested]),
+        recall=recall_at(_compared(found, scene)[tested], scene.poisoned[tested], _FALSE),
         found=None if called is None else len(called),
         caught=None if called is None else int(scene.poisoned[called].sum()),
         q=None if called is None else _Q,
     )
+
+
+def _compared(found: Suspicion, scene: _Scene) -> Numbers:
+    """One number a row by which rows of all labels can be compared, (N,), larger is more suspicious.
+
+    Many detectors' numbers mean something within a label alone. Beside trusted rows that is mended: rows are compared
+    by their p-values among trusted rows of their label, and only where those are equal by their place in it. Without
+    trusted rows the numbers are taken as they are. Trusted rows come last.
+    """
+    if found.p is None:
+        return found.scores
+    compared = np.full(len(scene.rows), -np.inf)
+    for label in np.unique(scene.rows.y):
+        mine = ~scene.trusted & (scene.rows.y == label)
+        if mine.any():
+            place = rankdata(found.scores[mine]) / mine.sum()  # from above 0 to 1
+            compared[mine] = _TIES * place - found.p[mine]
+    return compared
 
 
 def _fresh(target: TorchTarget) -> TorchTarget:
@@ -215,7 +235,8 @@ def _fresh(target: TorchTarget) -> TorchTarget:
 def _most_suspicious(scene: _Scene, best: Suspicion, count: int) -> Whole:
     """Positions of so many rows, the most suspicious of those that are not trusted: ascending. Where labels are
     flagged, of their rows, but not more than nine tenths of them: somebody must stay to learn the class from."""
-    ranks = best.ranks[~scene.trusted[best.ranks]]
+    ranks = np.argsort(-_compared(best, scene), kind="stable")
+    ranks = ranks[~scene.trusted[ranks]]
     if scene.flagged:
         ranks = ranks[np.isin(scene.rows.y[ranks], scene.flagged)]
         count = min(count, len(ranks) * 9 // 10)
