@@ -30,10 +30,14 @@ def test_python_of_the_readme_runs(tmp_path: Path) -> None:
 def test_threat_model_of_the_readme_is_valid(tmp_path: Path) -> None:
     from redan.threat.file import read
 
-    (block,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    block, poisoner = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     path = tmp_path / "threat-model.yaml"
     path.write_text(block, encoding="utf-8")
     assert read(path).model.system.name == "garment-sorter"
+    rows = "data: {test: {path: test.npz}, train: {path: train.npz, source: supplier}}"
+    system = re.sub(r"data: .*", rows, block.partition("attackers:")[0])
+    path.write_text(system + poisoner, encoding="utf-8")
+    assert read(path).model.attackers[0].name == "supplier b"
 
 
 @pytest.mark.parametrize("script", ["write_docs.py", "write_schema.py"])

@@ -318,7 +318,8 @@ def _poisoned(kind: str) -> Report:
     attacker = {
         **{"name": CONTRIBUTOR, "kind": "poisoning", "why": "suppliers label their own pictures"},
         **{"goal": part["goal"], "impact": "high", "techniques": ["AML.T0020"], "change": None, "knowledge": None},
-        **{"status": "assessed", "reason": None, "strength": "standard", "counts": None, "attacks": [], "by_class": []},
+        **{"status": "assessed", "reason": "the inputs have no bounds" if rate is None else None, "counts": None},
+        **{"strength": "not tested" if rate is None else "standard", "attacks": [], "by_class": []},
         **{"curve": [], "success_8bit": None, "diagnosis": [], "retries": [], "poisoning": part},
     }
     return Report.model_validate(
