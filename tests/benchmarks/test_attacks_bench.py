@@ -168,19 +168,20 @@ def test_passes_of_a_fit_are_spread_over_the_fitted_rows() -> None:
     assert attacks_run.spread(TRANSFER, range(52)) == 52
     index = list(attacks_run.right_rows("natural", "tuning"))[:4]
     contest = next(c for c in CONTESTS if c.name == "universal-pgd-linf")
-    made = attacks_ours.run(contest._replace(fitted=(FITTED[0], 8)), 0, "natural", index, 0)
-    assert 30 * 8 <= made.backwards <= 30 * 8 + 2 * (8 + 4)  # two looks at the model's cheaper gradients
+    fitted = 32  # no fewer than are asked together on any machine
+    made = attacks_ours.run(contest._replace(fitted=(FITTED[0], fitted)), 0, "natural", index, 0)
+    assert 30 * fitted <= made.backwards <= 30 * fitted + 2 * (fitted + 32)  # two looks at cheaper gradients
     change = made.x_adv - worker.load_rows(1000)[0][torch.tensor(index)]
     assert float(change.abs().max()) <= 0.1 + 1e-6
 
 
 def test_a_transfer_climbs_on_the_lent_model_alone() -> None:
     assert all(victim != lent for victim, lent in LENT.items())
-    index = list(attacks_run.right_rows("robust", "tuning"))[:8]
+    index = list(attacks_run.right_rows("robust", "tuning"))[:32]
     made = attacks_ours.run(TRANSFER, 0, "robust", index, 0)
     broken = attacks_run.judged(TRANSFER, "robust", index, made.x_adv)[0]
     y = worker.load_rows(1000)[1][torch.tensor(index)]
-    assert 20 * len(index) <= made.backwards <= 20 * len(index) + 2 * 8  # a look at the model's cheaper gradients
+    assert 20 * len(index) <= made.backwards <= 20 * len(index) + 2 * 32  # a look at the model's cheaper gradients
     assert broken == (worker.load_model("robust")(made.x_adv).argmax(1) != y).tolist()
     cell = Cell(contest=TRANSFER, contestant="torchattacks", model="robust")
     other = Cell(
