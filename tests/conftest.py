@@ -280,6 +280,13 @@ def unexamined(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture
+def fours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four rows are asked together at the least, as on most machines: for tests that count what a model is asked."""
+    for module in ("redan.answers", "redan.oracle"):
+        monkeypatch.setattr(f"{module}.smallest", lambda: 4)
+
+
+@pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     """A function that writes models, rows and a threat model beside each other, and returns the last one's path.
 

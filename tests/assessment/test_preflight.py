@@ -133,6 +133,7 @@ def metered(cost: float, queries: int | None = None, image_step: float = 0.0) ->
     return Scene(target, x, torch.from_numpy(labels), image=True, budget=budget), target
 
 
+@pytest.mark.usefixtures("fours")
 @pytest.mark.parametrize("step", [0.0, 0.001], ids=["8-bit", "finer"])
 @pytest.mark.parametrize("cost", [1e-6, 1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.06, 0.1, 0.13, 0.16])
 def test_five_seconds_are_enough_and_honest_models_pass_on_few_rows(cost: float, step: float) -> None:
@@ -147,6 +148,7 @@ def test_five_seconds_are_enough_and_honest_models_pass_on_few_rows(cost: float,
         assert re.search(r"; the budget bought \d+ of 1000 rows$", finding(found, "clean-accuracy").detail)
 
 
+@pytest.mark.usefixtures("fours")
 @pytest.mark.parametrize("cost", [0.2, 1.0, 30.0])
 def test_a_model_slower_than_that_costs_the_floor(cost: float) -> None:
     scene, target = metered(cost, image_step=0.001)
@@ -157,6 +159,7 @@ def test_a_model_slower_than_that_costs_the_floor(cost: float) -> None:
     assert "the budget is spent" in finding(found, "eight-bit").detail
 
 
+@pytest.mark.usefixtures("fours")
 @pytest.mark.parametrize("cost", [0.0, 1e-4])
 def test_two_hundred_queries_are_enough(cost: float) -> None:
     scene, target = metered(cost, queries=200, image_step=0.001)

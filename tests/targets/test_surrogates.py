@@ -68,6 +68,7 @@ def test_surrogates_that_do_not_fit_are_refused() -> None:
         ensemble([nn.Dropout()], like)
 
 
+@pytest.mark.usefixtures("fours")
 @pytest.mark.parametrize("one", [PGD(steps=7), BIM(), MomentumFGSM(steps=5), APGD(steps=7)], ids=settings)
 @pytest.mark.parametrize("keep", [None, Closest(), Worst()], ids=["first", "closest", "worst"])
 def test_the_target_is_asked_one_decision_a_row(one: Any, keep: Any) -> None:
