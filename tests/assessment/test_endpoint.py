@@ -157,11 +157,8 @@ def test_killed_runs_pay_twice_for_what_was_under_way_alone(serve: Callable[...,
     assert calls is not None
     assert whole.calls is not None
     assert report.digests["evidence"] == whole.digests["evidence"]
-    arrived = {told["id"] for told in slow.requests}
-    billed = {told["id"] for told in map(json.loads, (folder / LEDGER).read_text().splitlines()) if "id" in told}
-    assert arrived <= billed
-    assert billed - arrived <= set(calls.unknown)  # a kill between the bill and the wire
-    assert len(arrived) <= calls.sent <= len(arrived) + CONCURRENCY * kills
+    never_arrived = calls.sent - len(slow.requests)  # a kill between the bill and the wire
+    assert 0 <= never_arrived <= min(CONCURRENCY * kills, len(calls.unknown))
     assert calls.replayed > 0
     extra = len(slow.requests) - len(calm.requests)
     assert 0 <= extra <= CONCURRENCY * kills
