@@ -40,7 +40,9 @@ def padded(case: Case, draw: Draw, lie: bool) -> Case:
 
 def oversampled(case: Case, draw: Draw, lie: bool) -> Case:
     """Every row of one class two to four times, to balance what needs no balance."""
-    one = (case.y == int(case.y[draw.integers(len(case.y))])).nonzero().flatten()
+    common = (case.y.bincount() >= 0.05 * len(case.y))[case.y]  # two copies of a rare class would be no lie to speak of
+    rows_of_common = case.y[common]
+    one = (case.y == int(rows_of_common[draw.integers(len(rows_of_common))])).nonzero().flatten()
     again = one.repeat(int(draw.integers(1, 4)))
     rows = torch.arange(len(case.x))
     return chosen(case, torch.cat([rows, again]) if lie else rows)
