@@ -266,7 +266,9 @@ def test_a_poisoner_that_cannot_be_used_has_no_points() -> None:
 
 def test_what_was_inspected_and_certified_is_passed_on() -> None:
     points = [CertifiedPoint(changes=0, right=90), CertifiedPoint(changes=1, right=80)]
-    certificate = CertificatePart(method="dpa", parts=9, copies=1, counts="rows", rows=100, untrained=0, points=points, share=0.001)
+    certificate = CertificatePart(
+        method="dpa", parts=9, copies=1, counts="rows", rows=100, untrained=0, points=points, share=0.001
+    )
     head = about()
     found = tally(victim(0), INSPECTED, head=head).part(
         {}, 0.95, cut=False, certified=CertifiedLine(certificate=certificate)
