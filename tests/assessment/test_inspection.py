@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,14 +16,17 @@ import torch
 from numpy.typing import NDArray
 
 import redan
+from redan.assessment.inspection_scene import Found
 from redan.assessment.victim import Done
 from redan.assessment.workshop import Workshop
 from redan.data.samples import Samples
+from redan.defenses.fine_pruning import FinePruning
 from redan.defenses.suspicion import Suspects, suspicion
+from redan.defenses.unlearning import Unlearning
 from redan.errors import DataError
 from redan.evidence.folder import RunFolder
 from redan.evidence.pictures import load_pictures
-from redan.evidence.poisoned import DetectorPart, PoisoningPart, RepairPart
+from redan.evidence.poisoned import DetectorPart, PoisoningPart, RepairPart, TriggerPart
 from redan.evidence.report import Report
 from redan.evidence.summary import report_of
 from redan.poisoning.triggers import Patch
@@ -32,6 +36,8 @@ from redan.registry.poisoners import poisoner
 Write = Callable[..., Path]
 Threads = Callable[[], AbstractContextManager[None]]
 inspection = import_module("redan.assessment.inspection")
+looking = import_module("redan.assessment.inspection_detectors")
+mending = import_module("redan.assessment.inspection_repairs")
 TRAIN, TRUSTED, POISONED = 120, 30, 24
 
 
@@ -109,8 +115,8 @@ def test_a_detector_that_cannot_look_says_why(shop: Workshop, monkeypatch: pytes
         def __call__(self, suspects: Any, *, seed: int) -> Any:
             raise DataError("there is nothing to see; look elsewhere")
 
-    first = inspection.replace(DETECTORS[0], make=lambda seen: Blind())
-    monkeypatch.setattr(inspection, "DETECTORS", (first, DETECTORS[1]))
+    first = replace(DETECTORS[0], make=lambda seen: Blind())
+    monkeypatch.setattr(looking, "DETECTORS", (first, DETECTORS[1]))
     one, other = detectors(looked(shop, "badnets"))
     assert (one.status, one.reason) == ("not applicable", "there is nothing to see; look elsewhere")
     assert (one.auc, one.recall, one.found, one.caught, one.q) == (None, None, None, None, None)
@@ -118,7 +124,7 @@ def test_a_detector_that_cannot_look_says_why(shop: Workshop, monkeypatch: pytes
 
 
 def test_without_any_detector_there_is_nothing_to_take_out(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspection, "DETECTORS", ())
+    monkeypatch.setattr(looking, "DETECTORS", ())
     found = looked(shop, "badnets")
     assert found.told["detectors"] == []
     assert found.told["sources"] == []
@@ -147,7 +153,7 @@ def test_a_training_without_layers_is_looked_at_from_outside(supplied: Write, tm
 def test_without_trusted_rows_suspicions_are_ranks(supplied: Write, tmp_path: Path) -> None:
     shop = Workshop(supplied(tmp_path, system__data__trusted=None))
     found = looked(shop, "table-trigger")
-    assert any("No trusted rows are named" in note for note in found.told["notes"])
+    assert any("No row is trusted, so suspicions are ranks" in note for note in found.told["notes"])
     for part in detectors(found):
         assert (part.found, part.caught, part.q) == (None, None, None)
         assert part.status != "done" or part.auc is not None
@@ -171,16 +177,16 @@ def test_trusted_rows_are_never_taken_out(
             trusted = np.asarray(suspects.trusted, dtype=float)
             return trusted * 100 + np.arange(len(trusted)) / 1000
 
-    entry = inspection.replace(DETECTORS[0], make=lambda seen: Backwards())
-    monkeypatch.setattr(inspection, "DETECTORS", (entry,))
+    entry = replace(DETECTORS[0], make=lambda seen: Backwards())
+    monkeypatch.setattr(looking, "DETECTORS", (entry,))
     flagged = (0,) if kind == "flagged" else ()
     monkeypatch.setattr(
         inspection,
-        "_trigger",
-        lambda scene: (inspection.TriggerPart(flagged=list(flagged), target=0, anomaly=[None] * 3, overlap=None), {}),
+        "trigger_found",
+        lambda scene: (TriggerPart(flagged=list(flagged), target=0, anomaly=[None] * 3, overlap=None), {}),
     )
     taken: list[NDArray[np.int64]] = []
-    without, unlearn = inspection.without, inspection.Unlearning.__call__
+    without, unlearn = mending.without, Unlearning.__call__
 
     def removed(rows: Samples, out: NDArray[np.int64]) -> Samples:
         taken.append(out)
@@ -191,8 +197,8 @@ def test_trusted_rows_are_never_taken_out(
         taken.append(few)
         return unlearn(self, target, rows, few, seed=seed)
 
-    monkeypatch.setattr(inspection, "without", removed)
-    monkeypatch.setattr(inspection.Unlearning, "__call__", unlearned)
+    monkeypatch.setattr(mending, "without", removed)
+    monkeypatch.setattr(Unlearning, "__call__", unlearned)
     found = looked(shop, "badnets")
     assert len(taken) >= 2
     for rows in taken:
@@ -207,19 +213,19 @@ def test_of_flagged_labels_somebody_stays(supplied: Write, tmp_path: Path, monke
     """Nine tenths of their rows at the most are taken out."""
     shop = Workshop(supplied(tmp_path, images=True, attackers__0__capability__share=0.6))
     taken: list[tuple[int, int]] = []
-    most = inspection._most_suspicious
+    most = Found.most_suspicious
 
-    def counted(scene: Any, best: Any, count: int) -> NDArray[np.int64]:
-        found: NDArray[np.int64] = most(scene, best, count)
+    def counted(self: Found, count: int) -> NDArray[np.int64]:
+        found, scene = most(self, count), self.scene
         if scene.flagged:
             mine = np.isin(scene.rows.y, scene.flagged) & ~scene.trusted
             assert mine[found].all()
             taken.append((len(found), int(mine.sum())))
         return found
 
-    monkeypatch.setattr(inspection, "_most_suspicious", counted)
-    trigger = inspection.TriggerPart(flagged=[0], target=0, anomaly=[None] * 3, overlap=None)
-    monkeypatch.setattr(inspection, "_trigger", lambda scene: (trigger, {}))
+    monkeypatch.setattr(Found, "most_suspicious", counted)
+    trigger = TriggerPart(flagged=[0], target=0, anomaly=[None] * 3, overlap=None)
+    monkeypatch.setattr(inspection, "trigger_found", lambda scene: (trigger, {}))
     looked(shop, "badnets")
     assert taken
     assert all(out <= 0.9 * of for out, of in taken)
@@ -245,10 +251,10 @@ def test_repairs_reach_what_they_say(shop: Workshop, done: Done) -> None:
 
 
 def test_a_repair_that_fails_is_told(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    def pruned(*_: object) -> None:
+    def pruned(*_: object, **__: object) -> None:
         raise DataError("there is no layer to prune; use another repair")
 
-    monkeypatch.setattr(inspection, "_pruned", pruned)
+    monkeypatch.setattr(FinePruning, "__call__", pruned)
     told = {part.name: part for part in repairs(looked(shop, "badnets"))}
     part = told["fine-pruning"]
     assert (part.status, part.reason) == ("not applicable", "there is no layer to prune; use another repair")
@@ -361,8 +367,8 @@ def test_rows_of_different_labels_are_compared_by_their_place_among_trusted_ones
     rows = Samples(np.zeros((24, 1)), y)
     found = suspicion(Suspects(samples=rows, trusted=trusted), lambda suspects, *, seed: scores)
     scene = SimpleNamespace(rows=rows, trusted=trusted)
-    compared = inspection._compared(found, scene)
+    compared = looking.compared(found, scene)
     assert compared.argmax() == 0
     assert np.isneginf(compared[trusted]).all()
     ranks_only = suspicion(Suspects(samples=rows), lambda suspects, *, seed: scores)
-    assert (inspection._compared(ranks_only, scene) == scores).all()
+    assert (looking.compared(ranks_only, scene) == scores).all()

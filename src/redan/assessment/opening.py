@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -26,6 +27,7 @@ from redan.protocols import Access, needs, settings
 from redan.targets import Affine, Paired, Target, TorchTarget
 from redan.targets.fast import Cheaper, recorded
 from redan.targets.torch import accelerated
+from redan.threat import attackers as who
 from redan.threat.file import Loaded
 from redan.threat.planner import Campaign, Plan
 from redan.threat.poisoners import Point, PoisonCampaign
@@ -105,23 +107,32 @@ def first_line(
 
 def _attackers(plan: Plan, model: ThreatModel, shop: Workshop | None) -> list[AttackerHead]:
     """Every attacker in the order of the file."""
-    found = {campaign.attacker.name: _attacker(campaign, model.system.impact) for campaign in plan.campaigns}
-    for campaign in plan.poisonings:
-        points = campaign.points if shop is None else shop.points(campaign)
-        found[campaign.attacker.name] = _poisoner(campaign, points, plan, model)
+    impacts = model.system.impact
+    found = {each.attacker.name: _attacker(each, _about(each.attacker, impacts)) for each in plan.campaigns}
+    for each in plan.poisonings:
+        points = each.points if shop is None else shop.points(each)
+        found[each.attacker.name] = _poisoner(each, points, plan, model)
     return [found[attacker.name] for attacker in model.attackers if attacker.name in found]
 
 
+def _about(attacker: who.Attacker, impacts: Impacts) -> dict[str, Any]:
+    """What the file says of an attacker, whatever is done with them."""
+    impact = getattr(impacts, str(attacker.kind))
+    return {
+        "name": attacker.name,
+        "kind": str(attacker.kind),
+        "why": attacker.why,
+        "goal": goal_of(attacker),
+        "impact": None if impact is None else str(impact),
+        "techniques": techniques_of(attacker),
+        "change": change_of(attacker),
+    }
+
+
 def _poisoner(campaign: PoisonCampaign, points: Sequence[Point], plan: Plan, model: ThreatModel) -> AttackerHead:
-    attacker, said, impact = campaign.attacker, model.poisoning, model.system.impact.poisoning
+    said = model.poisoning
     return AttackerHead(
-        name=attacker.name,
-        kind=str(attacker.kind),
-        why=attacker.why,
-        goal=goal_of(attacker),
-        impact=None if impact is None else str(impact),
-        techniques=techniques_of(attacker),
-        change=change_of(attacker),
+        **_about(campaign.attacker, model.system.impact),
         radius=None,
         knowledge="training",
         usd_per_1000_queries=None,
@@ -140,19 +151,12 @@ def _poisoner(campaign: PoisonCampaign, points: Sequence[Point], plan: Plan, mod
     )
 
 
-def _attacker(campaign: Campaign, impacts: Impacts) -> AttackerHead:
-    attacker, built = campaign.attacker, campaign.within is not None
+def _attacker(campaign: Campaign, about: dict[str, Any]) -> AttackerHead:
+    built = campaign.within is not None
     assessed = built and bool(campaign.attacks)
-    impact = getattr(impacts, str(attacker.kind))
     radius = None if campaign.within is None else campaign.within.radius
     return AttackerHead(
-        name=attacker.name,
-        kind=str(attacker.kind),
-        why=attacker.why,
-        goal=goal_of(attacker),
-        impact=None if impact is None else str(impact),
-        techniques=techniques_of(attacker),
-        change=change_of(attacker),
+        **about,
         radius=float(radius) if assessed and radius is not None else None,
         knowledge=campaign.sees if assessed else None,
         usd_per_1000_queries=campaign.capability.usd_per_1000_queries,

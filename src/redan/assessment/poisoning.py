@@ -238,8 +238,8 @@ def _certificate(session: Session) -> None:
         session.folder.append(line, name=name)
 
     _work(session, "the certificate", [Task("votes", {"model": model}) for model in left], voted)
-    if all(model in found.votes for model in range(models)):
-        shop = session.ready.shop or Workshop(session.ready.loaded.path)
+    shop = session.ready.shop
+    if shop is not None and all(model in found.votes for model in range(models)):
         line = CertifiedLine(certificate=certificate_again(shop, session.folder, found))
         found.see(line)
         session.folder.append(line)
@@ -303,7 +303,7 @@ def _told(session: Session, doing: str, total: int) -> Callable[[int], None]:
     def tell(count: int) -> None:
         if session.watch is not None and total:
             progress = Progress(count / total, 0, count, total)
-            session.watch(Stage("training", 1, 1, progress, session.folder.url, doing))
+            session.watch(Stage("training", 1, 1, progress, session.folder.url, doing, trains=True))
 
     tell(0)
     return tell

@@ -32,7 +32,9 @@ class Stage:
     progress: Progress
     folder: str
     doing: str | None = None
-    """None for its attacks; else that they are examined, or which retry is tried."""
+    """None for its attacks; else that they are examined, which retry is tried, or what models are trained on."""
+    trains: bool = False
+    """Whether it is models that are counted, and not rows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,6 @@ from redan.evidence.folder import digest, file_digest
 from redan.poisoning.backdoor import Backdoor, Victims
 from redan.poisoning.budget import Poisoned, held_to
 from redan.poisoning.scene import PoisonGoal, Scene
-from redan.poisoning.triggers import Trigger
 from redan.protocols import settings
 from redan.registry.poisoners import PoisonerEntry
 from redan.targets import Target, as_target
@@ -46,7 +45,6 @@ from redan.threat.system import Split
 __all__ = ["UnfitError", "Workshop", "poison_digest"]
 
 Whole = NDArray[np.int64]
-_SURROGATES = 3  # that gradients are averaged over (Geiping 2021 shows what an ensemble adds)
 _ATTACKERS = 10**6  # seeds of the attacker's own models, far from any victim's
 _HELD_OUT = 500  # rows that the attacker keeps to see how their poison does
 
@@ -68,7 +66,7 @@ class Workshop:
         self.digests: dict[str, str] = {}
         """sha256 of the rows read so far, by split."""
         self._surrogates: list[nn.Module | Target[Tensor]] = []
-        self._stamped: dict[str, Victims] = {}
+        self._stamped: dict[str, Victims] = {}  # by attacker
 
     def checked(self) -> Workshop:
         """This workshop, its rows read and its training found. Raises a RedanError for what is wrong with them."""
@@ -161,12 +159,7 @@ class Workshop:
 
     def module(self, samples: Samples, seed: int) -> nn.Module:
         """The user's training where it gives a torch module. Raises UnfitError where it gives something else."""
-        made = self.fit(samples, seed)
-        if not isinstance(made, nn.Module):
-            raise UnfitError(
-                f"system.training.call returns {type(made).__name__}, which has no gradients to craft with"
-            )
-        return made
+        return _as_module(self.fit(samples, seed))
 
     def answers(self, model: nn.Module | Target[Tensor], x: NDArray[Any]) -> Whole:
         """The class that a model gives each row: (N,). Raises TargetError where it does not answer."""
@@ -212,10 +205,7 @@ class Workshop:
 
     def scene(self, campaign: PoisonCampaign, entry: PoisonerEntry, number: int) -> Scene:
         """What the attacker has for one victim."""
-        trigger = target = None
-        match campaign.attacker.goal:
-            case who.BackdoorGoal(backdoor=backdoor):
-                trigger, target = trigger_of(backdoor, self.bounds), target_of(backdoor, self.classes)
+        planted = self.backdoor(campaign)
         rows, label = np.empty(0), None
         if campaign.goal is PoisonGoal.TARGETED_ROWS:
             at, label = self.chosen(number)
@@ -225,12 +215,12 @@ class Workshop:
             held_out=self.held_out,
             radius=campaign.attacker.capability.linf,
             bounds=self.bounds,
-            trigger=trigger,
-            target=target,
+            trigger=None if planted is None else planted.trigger,
+            target=None if planted is None else planted.target,
             rows=rows,
             label=label,
             fit=self.module,
-            surrogates=tuple(self._module(i) for i in range(_SURROGATES)) if entry.trains else (),
+            surrogates=tuple(_as_module(self._surrogate(i)) for i in range(entry.surrogates)),
         )
 
     @cached_property
@@ -255,13 +245,19 @@ class Workshop:
             self._surrogates.append(self.fit(self.train, _ATTACKERS + self.seed(len(self._surrogates))))
         return self._surrogates[i]
 
-    def _module(self, i: int) -> nn.Module:
-        made = self._surrogate(i)
-        if not isinstance(made, nn.Module):
-            raise UnfitError(
-                f"system.training.call returns {type(made).__name__}, which has no gradients to craft with"
-            )
-        return made
+    def backdoor(self, campaign: PoisonCampaign) -> Backdoor | None:
+        """A backdoor's trigger and target; None where the goal is another."""
+        match campaign.attacker.goal:
+            case who.BackdoorGoal(backdoor=said):
+                return Backdoor(trigger=trigger_of(said, self.bounds), target=target_of(said, self.classes))
+        return None
+
+    def stamped(self, campaign: PoisonCampaign) -> Victims | None:
+        """The test rows with the trigger, and what the attacker wants of each; None where there is no trigger."""
+        name, planted = campaign.attacker.name, self.backdoor(campaign)
+        if planted is not None and name not in self._stamped:
+            self._stamped[name] = planted.victims(self.test.x, self.test.y)
+        return self._stamped.get(name)
 
     # -- certificate --------------------------------------------------------------------------------------
 
@@ -279,25 +275,11 @@ class Workshop:
         """The piece that each clean training row belongs to, (N,): each row is hashed once."""
         return partition(self.train, self.certificate_plan.models, self.certificate_plan.against)
 
-    def trigger(self, campaign: PoisonCampaign) -> Trigger:
-        """What a backdoor's attacker puts on rows. Raises SettingError where the goal is no backdoor."""
-        match campaign.attacker.goal:
-            case who.BackdoorGoal(backdoor=backdoor):
-                return trigger_of(backdoor, self.bounds)
-        raise SettingError(f"{campaign.attacker.name} plants no backdoor, and so has no trigger")
 
-    def stamped(self, campaign: PoisonCampaign) -> Victims | None:
-        """The test rows with the trigger, and what the attacker wants of each; None where there is no trigger."""
-        name = campaign.attacker.name
-        match campaign.attacker.goal:
-            case who.BackdoorGoal(backdoor=backdoor):
-                if name not in self._stamped:
-                    attack = Backdoor(
-                        trigger=trigger_of(backdoor, self.bounds), target=target_of(backdoor, self.classes)
-                    )
-                    self._stamped[name] = attack.victims(self.test.x, self.test.y)
-                return self._stamped[name]
-        return None
+def _as_module(made: nn.Module | Target[Tensor]) -> nn.Module:
+    if not isinstance(made, nn.Module):
+        raise UnfitError(f"system.training.call returns {type(made).__name__}, which has no gradients to craft with")
+    return made
 
 
 def _classes_of(model: ThreatModel) -> int:

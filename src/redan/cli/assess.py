@@ -82,7 +82,8 @@ def assess(
         def watch(stage: Stage) -> None:
             nonlocal folder
             folder = stage.folder
-            draw(stage.attacker if stage.doing is None else f"{stage.attacker}: {stage.doing}", stage.progress)
+            name = stage.attacker if stage.doing is None else f"{stage.attacker}: {stage.doing}"
+            draw(name, stage.progress, trains=stage.trains)
 
         try:
             report = run_assessment(

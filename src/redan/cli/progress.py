@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -27,18 +28,30 @@ def columns() -> tuple[TextColumn | BarColumn | TimeRemainingColumn, ...]:
     )
 
 
+class Draw(Protocol):
+    """Draws how far something is."""
+
+    def __call__(self, attacker: str, now: Progress, *, trains: bool = False) -> None:
+        """trains: whether it is models that are counted, and not rows."""
+        ...
+
+
+def _settled(now: Progress) -> str:
+    return f"{now.passes:,} passes {now.settled:,}/{now.rows:,} rows settled"
+
+
 @contextmanager
-def bars(*, quiet: bool = False) -> Iterator[Callable[[str, Progress], None]]:
+def bars(*, quiet: bool = False) -> Iterator[Draw]:
     """A function that draws how far each attacker is; nothing is drawn without a terminal, or if quiet."""
     console = Console(stderr=True)
     tasks: dict[str, TaskID] = {}
     drawn = Bars(*columns(), console=console, disable=quiet or not console.is_terminal, transient=True, expand=True)
     with drawn as progress:
 
-        def watch(attacker: str, now: Progress) -> None:
+        def watch(attacker: str, now: Progress, *, trains: bool = False) -> None:
             if attacker not in tasks:
                 tasks[attacker] = progress.add_task(attacker, total=1.0, detail="")
-            detail = f"{now.passes:,} passes {now.settled:,}/{now.rows:,} rows settled"
+            detail = f"{now.settled:,}/{now.rows:,} models" if trains else _settled(now)
             progress.update(tasks[attacker], completed=now.share, detail=detail)
 
         yield watch

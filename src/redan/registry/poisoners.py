@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -17,7 +16,6 @@ from redan.evasion.pgd import PGD
 from redan.perturbations.norms import Linf
 from redan.poisoning.backdoor import Backdoor
 from redan.poisoning.budget import Poisoner
-from redan.poisoning.crafting import fresh, seeded
 from redan.poisoning.feature_collision import FeatureCollision
 from redan.poisoning.gradient_matching import GradientMatching
 from redan.poisoning.gradient_poisoning import GradientPoisoning
@@ -32,6 +30,7 @@ from redan.poisoning.triggers import Blend, Columns, Patch, Sinusoid
 from redan.poisoning.unlearnable import ErrorMaximizing, ErrorMinimizing
 from redan.referee import Worst
 from redan.registry.features import Penultimate
+from redan.targets.untrained import untrained
 
 __all__ = ["POISONERS", "WIDEST", "PoisonerEntry", "poisoner"]
 
@@ -47,8 +46,8 @@ class PoisonerEntry:
     """One attack on training rows as the planner and the report know it.
 
     make: builds it for a scene; raises SettingError where it does not fit. labels: whether it needs labels that are not
-    the truth. trains: whether it needs a training that gives an `nn.Module`, for surrogates and their gradients.
-    triggers: those that it plants; empty: any.
+    the truth. trains: whether it needs a training that gives an `nn.Module`, whose gradients it follows. surrogates:
+    how many such modules it wants to be given. triggers: those that it plants; empty: any.
     """
 
     name: str
@@ -59,6 +58,7 @@ class PoisonerEntry:
     paper: str
     techniques: tuple[str, ...]
     triggers: tuple[type, ...] = ()
+    surrogates: int = 0
 
 
 def _stamped(scene: Scene) -> Backdoor:
@@ -177,7 +177,12 @@ def _gradient_poisoning(scene: Scene) -> OnAPart:
 
 def _unlearnable(scene: Scene) -> ErrorMinimizing:
     return ErrorMinimizing(
-        surrogate=_untrained(_surrogate(scene)), radius=scene.reach, bounds=scene.box, rounds=10, steps=10, rate=0.2
+        surrogate=untrained(_surrogate(scene), seed=0),
+        radius=scene.reach,
+        bounds=scene.box,
+        rounds=10,
+        steps=10,
+        rate=0.2,
     )
 
 
@@ -193,17 +198,6 @@ def _surrogate(scene: Scene) -> nn.Module:
             "nn.Module"
         )
     return scene.surrogates[0]
-
-
-def _untrained(model: nn.Module) -> nn.Module:
-    """A copy whose layers begin anew, the same each time; a parameter of a module that cannot is left as it is."""
-    made = fresh(model)
-    with seeded(0):
-        for part in made.modules():
-            reset: Callable[[], Any] | None = getattr(part, "reset_parameters", None)
-            if reset is not None:
-                reset()
-    return made
 
 
 def _some(samples: Samples) -> Samples:
@@ -222,15 +216,36 @@ POISONERS: tuple[PoisonerEntry, ...] = (
     PoisonerEntry("sinusoid-trigger", _stamped, _PLANTS, True, False, _BARNI, _BACKDOOR, (Sinusoid,)),
     PoisonerEntry("sig", _sig, _PLANTS, False, False, _BARNI, _BACKDOOR),
     PoisonerEntry(
-        "label-consistent", _label_consistent, _PLANTS, False, True, "Turner 2019, arXiv:1912.02771", _BACKDOOR
+        "label-consistent",
+        _label_consistent,
+        _PLANTS,
+        False,
+        True,
+        "Turner 2019, arXiv:1912.02771",
+        _BACKDOOR,
+        surrogates=1,
     ),
     PoisonerEntry("sleeper-agent", _sleeper_agent, _PLANTS, False, True, "Souri 2022, arXiv:2106.08970", _BACKDOOR),
     PoisonerEntry("insertion", _insertion, _ROWS, True, False, "Suciu 2018, arXiv:1803.06975", (_POISON,)),
     PoisonerEntry(
-        "gradient-matching", _gradient_matching, _ROWS, False, True, "Geiping 2021, arXiv:2009.02276", (_POISON,)
+        "gradient-matching",
+        _gradient_matching,
+        _ROWS,
+        False,
+        True,
+        "Geiping 2021, arXiv:2009.02276",
+        (_POISON,),
+        surrogates=3,
     ),
     PoisonerEntry(
-        "feature-collision", _feature_collision, _ROWS, False, True, "Shafahi 2018, arXiv:1804.00792", (_POISON,)
+        "feature-collision",
+        _feature_collision,
+        _ROWS,
+        False,
+        True,
+        "Shafahi 2018, arXiv:1804.00792",
+        (_POISON,),
+        surrogates=1,
     ),
     PoisonerEntry("random-flips", _random_flips, _ALL, True, False, "a baseline", (_POISON, _ERODE)),
     PoisonerEntry("label-flip", _label_flip, _ALL, True, False, "Paudice 2018, arXiv:1803.00992", (_POISON, _ERODE)),
@@ -241,10 +256,24 @@ POISONERS: tuple[PoisonerEntry, ...] = (
         "gradient-poisoning", _gradient_poisoning, _ALL, True, False, "Biggio 2012, arXiv:1206.6389", (_POISON, _ERODE)
     ),
     PoisonerEntry(
-        "unlearnable-examples", _unlearnable, _ALL, False, True, "Huang 2021, arXiv:2101.04898", (_POISON, _ERODE)
+        "unlearnable-examples",
+        _unlearnable,
+        _ALL,
+        False,
+        True,
+        "Huang 2021, arXiv:2101.04898",
+        (_POISON, _ERODE),
+        surrogates=1,
     ),
     PoisonerEntry(
-        "error-maximizing", _error_maximizing, _ALL, False, True, "Fowl 2021, arXiv:2106.10807", (_POISON, _ERODE)
+        "error-maximizing",
+        _error_maximizing,
+        _ALL,
+        False,
+        True,
+        "Fowl 2021, arXiv:2106.10807",
+        (_POISON, _ERODE),
+        surrogates=1,
     ),
 )
 
