@@ -32,7 +32,7 @@ from redan.assessment.workshop import Workshop
 from redan.certification.poisoning import certify
 from redan.errors import EvidenceError, TargetError
 from redan.evidence.folder import REPORT, RunFolder
-from redan.evidence.log import CertifiedLine, InspectedLine, VictimLine, VotesLine
+from redan.evidence.poison_lines import CertifiedLine, InspectedLine, VictimLine, VotesLine
 from redan.evidence.poisoned import PoisoningPart
 from redan.evidence.report import Report, Verdict
 from redan.evidence.statistics import lower_bound, upper_bound

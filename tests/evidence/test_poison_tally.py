@@ -10,19 +10,13 @@ import pytest
 from scipy.stats import binomtest, t
 
 from redan.errors import EvidenceError
-from redan.evidence.log import (
-    AttackerHead,
-    AttackHead,
-    BlockLine,
+from redan.evidence.log import AttackerHead, AttackHead, BlockLine, EndedLine, Line, RowLine, RunLine
+from redan.evidence.poison_lines import (
     CertifiedLine,
-    EndedLine,
     InspectedLine,
-    Line,
     PoisonerHead,
     PoisoningHead,
     PoisonPoint,
-    RowLine,
-    RunLine,
     VictimLine,
 )
 from redan.evidence.poison_tally import PoisonTally

@@ -20,7 +20,8 @@ from redan.assessment.workshop import Workshop
 from redan.engine.intake import probes
 from redan.errors import EvidenceError
 from redan.evidence.folder import MODEL, RunFolder, digest, file_digest
-from redan.evidence.log import AttackerHead, AttackHead, PoisonerHead, PoisoningHead, PoisonPoint, RunLine
+from redan.evidence.log import AttackerHead, AttackHead, RunLine
+from redan.evidence.poison_lines import PoisonerHead, PoisoningHead, PoisonPoint
 from redan.evidence.report import CheckPart
 from redan.evidence.summary import Summary, summary
 from redan.protocols import Access, needs, settings

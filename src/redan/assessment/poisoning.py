@@ -16,8 +16,8 @@ from redan.certification.poisoning import Change, PoisonCertificate, proven
 from redan.engine.run import Progress
 from redan.errors import TargetError
 from redan.evidence.folder import RunFolder
-from redan.evidence.log import CertifiedLine, InspectedLine, VictimLine, VotesLine
 from redan.evidence.pictures import PoisonPictures, save_poison_pictures
+from redan.evidence.poison_lines import CertifiedLine, InspectedLine, VictimLine, VotesLine
 from redan.evidence.poison_tally import PoisonTally
 from redan.evidence.poisoned import CertificatePart, CertifiedPoint
 from redan.evidence.summary import Summary

@@ -15,7 +15,7 @@ from redan.assessment.victim import Done
 from redan.assessment.workshop import Workshop
 from redan.errors import EvidenceError
 from redan.evidence.folder import RunFolder
-from redan.evidence.log import VictimLine
+from redan.evidence.poison_lines import VictimLine
 from redan.evidence.summary import Summary
 
 __all__ = ["victims_again"]

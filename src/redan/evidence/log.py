@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
-from redan.evidence.poisoned import CertificatePart, DetectorPart, RepairPart, SourcePart, TriggerPart
+from redan.evidence.base import LogPart
+from redan.evidence.poison_lines import CertifiedLine, InspectedLine, PoisoningHead, VictimLine, VotesLine
 from redan.evidence.report import CallsPart, CheckPart, Doubt, PlanPart
 from redan.evidence.requirement import Requirement
 
@@ -21,11 +22,7 @@ RightAnswer: TypeAlias = int | float | list[int]
 """A class number, a value (regression), or a 0 or 1 for each label."""
 
 
-class _Line(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
-
-class AttackHead(_Line):
+class AttackHead(LogPart):
     """One attack that a run tries."""
 
     name: str
@@ -34,38 +31,7 @@ class AttackHead(_Line):
     """What it needs to see of the model."""
 
 
-class PoisonPoint(_Line):
-    """One share of the training rows at which victims are trained."""
-
-    share: float
-    victims: int
-
-
-class PoisonerHead(_Line):
-    """One attack on the training rows."""
-
-    name: str
-    techniques: list[str]
-
-
-class PoisoningHead(_Line):
-    """What decides the victims of an attacker who changes training rows."""
-
-    goal: Literal["backdoor", "targeted rows", "availability"]
-    poisoners: list[PoisonerHead]
-    points: list[PoisonPoint]
-    """The attacker's whole share first, then smaller ones."""
-    clean: int
-    """Victims that are trained on clean rows, shared with other attackers."""
-    margin: float
-    """Difference of clean accuracy that counts as none."""
-    inspected: bool
-    """Whether detectors and repairs are tried."""
-    parts: int
-    """Models that are trained on parts of the rows, for the certificate; 0: none."""
-
-
-class AttackerHead(_Line):
+class AttackerHead(LogPart):
     """One attacker of the threat model."""
 
     name: str
@@ -85,7 +51,7 @@ class AttackerHead(_Line):
     poisoning: PoisoningHead | None = None
 
 
-class StandardHead(_Line):
+class StandardHead(LogPart):
     """One item of a standard or a law that an assessment may be evidence for."""
 
     id: str
@@ -102,7 +68,7 @@ class StandardHead(_Line):
     shows_not: str
 
 
-class RunLine(_Line):
+class RunLine(LogPart):
     """What was decided before the first attack."""
 
     event: Literal["run"] = "run"
@@ -134,7 +100,7 @@ class RunLine(_Line):
     """sha256 of model, data, rows, threat_model, redan."""
 
 
-class BlockLine(_Line):
+class BlockLine(LogPart):
     """Rows that were worked on together: where their inputs are, and what it took. Their lines follow."""
 
     event: Literal["block"] = "block"
@@ -148,7 +114,7 @@ class BlockLine(_Line):
     """Attacks that raised, and what."""
 
 
-class RowLine(_Line):
+class RowLine(LogPart):
     """One row under one attacker, attacked and measured again from what was saved."""
 
     event: Literal["row"] = "row"
@@ -190,7 +156,7 @@ class RowLine(_Line):
     """The retry that it is about; what the line says counts where it makes things worse for the model."""
 
 
-class Indication(_Line):
+class Indication(LogPart):
     """One indicator of a failing attack, looked at on some rows of a run."""
 
     name: str
@@ -198,7 +164,7 @@ class Indication(_Line):
     detail: str
 
 
-class ExaminedLine(_Line):
+class ExaminedLine(LogPart):
     """What an attacker's run looked like when it was asked whether its attacks can be trusted."""
 
     event: Literal["examined"] = "examined"
@@ -209,7 +175,7 @@ class ExaminedLine(_Line):
     seconds: float
 
 
-class RetryLine(_Line):
+class RetryLine(LogPart):
     """A retry begins; the lines of its rows follow."""
 
     event: Literal["retry"] = "retry"
@@ -221,7 +187,7 @@ class RetryLine(_Line):
     """None where it does not apply."""
 
 
-class RetriedLine(_Line):
+class RetriedLine(LogPart):
     """A retry has been tried on every row that counted still."""
 
     event: Literal["retried"] = "retried"
@@ -229,92 +195,21 @@ class RetriedLine(_Line):
     name: str
 
 
-class VictimLine(_Line):
-    """One model trained on the training rows as an attacker left them, or on the clean ones, and asked."""
-
-    event: Literal["victim"] = "victim"
-    attacker: str | None
-    """None: trained on clean rows, for all poisoning attackers."""
-    poisoner: str | None
-    share: float | None
-    number: int
-    """Victims of one number are trained with one seed; of chosen rows, which of them it is about."""
-    seed: int
-    settings: str
-    """Of the poisoner, with what the scene gave it."""
-    changed: int
-    """Training rows changed or added."""
-    used: float
-    """They as a share of the clean rows."""
-    poison: str | None
-    """sha256 of the list of changed rows and of what they are now."""
-    rows: int
-    """Clean test rows asked."""
-    right: int
-    asked: dict[str, tuple[int, int]]
-    """By attacker: triggered (or chosen) rows answered as the attacker wants, and rows asked."""
-    answers: str | None
-    """File under inputs/ with the answers."""
-    sha256: str
-    seconds: float
-    error: str | None
-    """Why it could not be trained or asked."""
-    unfit: bool = False
-    """Whether the poisoner cannot be used here at all: its other victims are not tried."""
-
-
-class InspectedLine(_Line):
-    """What detectors and repairs did of one attacker's strongest poison at the whole share."""
-
-    event: Literal["inspected"] = "inspected"
-    attacker: str
-    poisoner: str
-    detectors: list[DetectorPart]
-    sources: list[SourcePart]
-    repairs: list[RepairPart]
-    trigger: TriggerPart | None
-    notes: list[str]
-    pictures: str | None
-    """File under inputs/ with a few poisoned rows and the triggers; None where there is nothing to look at."""
-    sha256: str
-    seconds: float
-
-
-class VotesLine(_Line):
-    """One model of the certificate's ensemble, trained on its part of the rows, and asked."""
-
-    event: Literal["votes"] = "votes"
-    model: int
-    answers: str
-    """File under inputs/; -1 for each row where the model could not be trained."""
-    sha256: str
-    seconds: float
-    error: str | None = None
-    """Why it could not be trained on its part."""
-
-
-class CertifiedLine(_Line):
-    """What the votes prove of the clean training rows."""
-
-    event: Literal["certified"] = "certified"
-    certificate: CertificatePart
-
-
-class CallsLine(_Line):
+class CallsLine(LogPart):
     """What an endpoint was sent so far."""
 
     event: Literal["calls"] = "calls"
     calls: CallsPart
 
 
-class ResumedLine(_Line):
+class ResumedLine(LogPart):
     """A run that was broken off goes on from here."""
 
     event: Literal["resumed"] = "resumed"
     started: str
 
 
-class EndedLine(_Line):
+class EndedLine(LogPart):
     """Why and when a session ended."""
 
     event: Literal["ended"] = "ended"

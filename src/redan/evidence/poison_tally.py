@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from redan.errors import EvidenceError
-from redan.evidence.log import AttackerHead, CertifiedLine, InspectedLine, PoisoningHead, VictimLine, dumped
+from redan.evidence.log import AttackerHead, dumped
+from redan.evidence.poison_lines import CertifiedLine, InspectedLine, PoisoningHead, VictimLine
 from redan.evidence.poisoned import MeanPart, PointPart, PoisonerPart, PoisoningPart
 from redan.evidence.report import ErrorPart
 from redan.evidence.requirement import Direction, Metric, Requirement

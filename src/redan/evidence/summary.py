@@ -15,19 +15,16 @@ from redan.evidence.log import (
     AttackerHead,
     BlockLine,
     CallsLine,
-    CertifiedLine,
     EndedLine,
     ExaminedLine,
-    InspectedLine,
     Line,
     ResumedLine,
     RetriedLine,
     RetryLine,
     RowLine,
     RunLine,
-    VictimLine,
-    VotesLine,
 )
+from redan.evidence.poison_lines import CertifiedLine, InspectedLine, VictimLine, VotesLine
 from redan.evidence.poison_tally import PoisonTally, plain
 from redan.evidence.poisoned import PoisoningPart
 from redan.evidence.report import AttackerPart, CallsPart, Report, RetryPart, RunPart, Tried, Verdict
