@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from sklearn.ensemble import RandomForestClassifier
 from tests.extraction.learned import CLASSES, QUICK, draw, images, linear, nearest
 
 from redan.errors import SettingError
@@ -140,7 +139,10 @@ def test_the_reservoir_takes_each_row_alike() -> None:
     assert _reservoir(3, 5, generator).tolist() == [0, 1, 2]
 
 
+@pytest.mark.extras
 def test_copies_without_gradients_are_refused() -> None:
+    from sklearn.ensemble import RandomForestClassifier
+
     trainer = ByEstimator(estimator=lambda seed: RandomForestClassifier(5, random_state=seed))
     extractor = JacobianAugmentation(seeds=UniformPool(shape=(6,)), first=20, trainer=trainer, queries=60)
     with pytest.raises(SettingError, match="no gradients"):

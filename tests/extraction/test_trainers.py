@@ -7,10 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.svm import SVC
 from tests.extraction.learned import CLASSES, QUICK, draw, images, linear, nearest
 from torch import Tensor, nn
 
@@ -99,17 +95,24 @@ def test_impossible_training_is_refused() -> None:
 
 
 def _forest(seed: int) -> Any:
+    from sklearn.ensemble import RandomForestClassifier
+
     return RandomForestClassifier(30, random_state=seed)
 
 
 def _boosted(seed: int) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
     return HistGradientBoostingClassifier(max_iter=20, random_state=seed)
 
 
 def _logistic(_: int) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
     return LogisticRegression(C=100)
 
 
+@pytest.mark.extras
 @pytest.mark.parametrize(("make", "least"), [(_forest, 0.75), (_boosted, 0.75), (_logistic, 0.95)])
 @pytest.mark.parametrize("soft", [True, False])
 def test_estimators_learn_labels_and_probabilities(make: Any, least: float, soft: bool) -> None:
@@ -121,7 +124,10 @@ def test_estimators_learn_labels_and_probabilities(make: Any, least: float, soft
     assert torch.equal(copy(FRESH), copy(FRESH))
 
 
+@pytest.mark.extras
 def test_probabilities_teach_an_estimator_more_than_labels() -> None:
+    from sklearn.linear_model import LogisticRegression
+
     model = linear()
     told = model(ROWS).softmax(1)
     few = ByEstimator(estimator=lambda _: LogisticRegression(C=1e6, max_iter=2000))
@@ -130,6 +136,7 @@ def test_probabilities_teach_an_estimator_more_than_labels() -> None:
     assert float(apart) < 0.05
 
 
+@pytest.mark.extras
 def test_an_estimator_with_an_exact_copy_is_climbed() -> None:
     model = linear()
     copy = ByEstimator(estimator=_logistic)(ROWS, model(ROWS).argmax(1), 3, 0)
@@ -139,6 +146,7 @@ def test_an_estimator_with_an_exact_copy_is_climbed() -> None:
     assert slope.shape == FRESH.shape
 
 
+@pytest.mark.extras
 def test_images_and_classes_never_seen_are_taken() -> None:
     x, y = images(120, 1)
     kept = y != 1
@@ -149,13 +157,19 @@ def test_images_and_classes_never_seen_are_taken() -> None:
     assert 1 not in answer.argmax(1)
 
 
+@pytest.mark.extras
 def test_an_estimator_of_decisions_or_labels_alone_will_do() -> None:
+    from sklearn.svm import SVC
+
     model = linear()
     copy = ByEstimator(estimator=lambda _: SVC(C=100))(ROWS, model(ROWS).argmax(1), 3, 0)
     assert agrees(copy, model, FRESH) > 0.85
 
 
+@pytest.mark.extras
 def test_an_estimator_that_knows_no_weights_says_so() -> None:
+    from sklearn.neighbors import KNeighborsClassifier
+
     with pytest.raises(TargetError, match="KNeighborsClassifier takes no sample_weight"):
         ByEstimator(estimator=lambda _: KNeighborsClassifier()).shown(ROWS, linear()(ROWS).softmax(1), 0)
 

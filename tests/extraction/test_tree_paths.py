@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
-from sklearn.tree import DecisionTreeClassifier
 
 from redan.errors import AccessError, DataError, SettingError, TargetError
 from redan.extraction.customer import Customer, Spending
@@ -310,8 +309,11 @@ def _german(seed: int = 0) -> tuple[tuple[Feature, ...], Floats, Floats]:
     return tuple(features), x, (rule > 2).astype(np.float64)
 
 
+@pytest.mark.extras
 def test_a_tree_of_26_leaves_over_20_mixed_features_costs_less_than_the_paper_paid() -> None:
     """Tramèr et al. 2016, Table 6: German credit, 26 leaves, 1,150 queries top-down and 1,722 bottom-up."""
+    from sklearn.tree import DecisionTreeClassifier
+
     features, x, y = _german()
     model = DecisionTreeClassifier(max_leaf_nodes=26, random_state=0).fit(x, y)
     forest = forest_from_sklearn(model, x)
@@ -331,8 +333,11 @@ def test_a_tree_of_26_leaves_over_20_mixed_features_costs_less_than_the_paper_pa
     assert numbered.paid <= 1150
 
 
+@pytest.mark.extras
 def test_contradictions_lead_to_leaves_that_others_hid() -> None:
     """The 40 leaves have 29 identities, as the pure ones all show one of two."""
+    from sklearn.tree import DecisionTreeClassifier
+
     features, x, y = _german()
     model = DecisionTreeClassifier(max_leaf_nodes=40, random_state=0).fit(x, y)
     forest = forest_from_sklearn(model, x)
@@ -347,7 +352,10 @@ def test_contradictions_lead_to_leaves_that_others_hid() -> None:
     assert trees[1].collisions > 0
 
 
+@pytest.mark.extras
 def test_plain_probabilities_of_scikit_learn_are_enough() -> None:
+    from sklearn.tree import DecisionTreeClassifier
+
     features, x, y = _german()
     model = DecisionTreeClassifier(max_leaf_nodes=8, random_state=0).fit(x, y)
     low, high = float(x.min()), float(x.max())

@@ -17,6 +17,14 @@ from redan.registry.detectors import DETECTORS, DetectorEntry, Inspection, Sees,
 from redan.targets.torch import from_torch
 
 every = pytest.mark.parametrize("each", DETECTORS, ids=[each.name for each in DETECTORS])
+asked = pytest.mark.parametrize(
+    "each",
+    [
+        pytest.param(each, id=each.name, marks=[pytest.mark.extras] if each.name == "confident-learning" else [])
+        for each in DETECTORS
+    ],
+)
+"""As `every`; cleanlab is an extra."""
 DRAW = np.random.default_rng(0)
 Y = np.arange(60) % 3
 X = (DRAW.random((60, 5)) * 0.5 + 0.5 * (np.arange(5) == Y[:, None])).astype(np.float32)
@@ -48,10 +56,8 @@ def test_names_are_unique_and_every_sight_is_used() -> None:
     assert {each.sees for each in DETECTORS} == set(Sees)
 
 
-@every
+@asked
 def test_one_finite_number_a_row_for_a_seed_in_any_order(each: DetectorEntry) -> None:
-    if each.name == "confident-learning":
-        pytest.importorskip("cleanlab")
     plain = np.arange(60)
     one = each.make(inspection())(suspects(plain), seed=3)
     assert one.shape == (60,)
@@ -62,8 +68,8 @@ def test_one_finite_number_a_row_for_a_seed_in_any_order(each: DetectorEntry) ->
     np.testing.assert_allclose(moved, one[ORDER], rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.extras
 def test_probabilities_that_are_known_are_taken() -> None:
-    pytest.importorskip("cleanlab")
     sure = np.full((60, 3), 0.05)
     sure[np.arange(60), Y] = 0.9
     sure[7] = 0.05, 0.05, 0.9  # row 7 is of class 1

@@ -17,24 +17,18 @@ from redan.threat.attackers import (
     Availability,
     Backdoor,
     BackdoorGoal,
-    ColumnsTrigger,
-    CornerName,
     DeviateGoal,
     Evasion,
     Extraction,
     Kind,
     Knowledge,
     LeastLikely,
-    PatchShape,
-    PatchTrigger,
     Poisoning,
     PoisoningCapability,
     TargetedGoal,
     TargetedRowsGoal,
     TransferGoal,
-    TriggerName,
     Untargeted,
-    trigger_name,
 )
 from redan.threat.changes import (
     BytesChange,
@@ -64,6 +58,7 @@ from redan.threat.parts import Part
 from redan.threat.poisoning import Certificate, Counts
 from redan.threat.schema import Auto, Family, KeepInputs, ModeName, ThreatModel
 from redan.threat.system import DataFile, Output, Task
+from redan.threat.triggers import ColumnsTrigger, CornerName, PatchShape, PatchTrigger, TriggerName, trigger_name
 
 Document = dict[str, object]
 FULL = Path(__file__).with_name("full.yaml")

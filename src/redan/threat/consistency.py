@@ -12,18 +12,13 @@ from redan.threat.attackers import (
     Attacker,
     Backdoor,
     BackdoorGoal,
-    ColumnsTrigger,
     DeviateGoal,
     Evasion,
     Extraction,
     FidelityGoal,
-    PatchShape,
-    PatchTrigger,
     Poisoning,
     TargetedGoal,
     TargetedRowsGoal,
-    TriggerName,
-    trigger_name,
 )
 from redan.threat.changes import (
     BytesChange,
@@ -37,6 +32,7 @@ from redan.threat.changes import (
 from redan.threat.inputs import ImageInputs, InputKind, TableInputs, TensorInputs
 from redan.threat.parts import Part, shown, wrong
 from redan.threat.system import DataFile, System, Task
+from redan.threat.triggers import ColumnsTrigger, PatchShape, PatchTrigger, TriggerName, trigger_name
 
 
 def check_deviations(attackers: tuple[Attacker, ...]) -> None:

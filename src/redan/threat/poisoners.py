@@ -15,9 +15,18 @@ from redan.poisoning.scene import PoisonGoal
 from redan.poisoning.triggers import Blend, Columns, Corner, Patch, Sinusoid, Trigger
 from redan.registry.poisoners import POISONERS, WIDEST, PoisonerEntry, poisoner
 from redan.threat import attackers as who
+from redan.threat import triggers as said
 from redan.threat.inputs import InputKind
 from redan.threat.schema import ModeName, ThreatModel
 from redan.threat.system import System, Task
+from redan.threat.triggers import (
+    ColumnsTrigger,
+    CornerName,
+    PatchShape,
+    PatchTrigger,
+    TriggerName,
+    trigger_name,
+)
 
 __all__ = [
     "Point",
@@ -54,12 +63,12 @@ class PoisonCampaign:
     points: tuple[Point, ...]
 
 
-_CORNERS: Mapping[who.CornerName, Corner] = MappingProxyType(
+_CORNERS: Mapping[CornerName, Corner] = MappingProxyType(
     {
-        who.CornerName.TOP_LEFT: Corner.TOP_LEFT,
-        who.CornerName.TOP_RIGHT: Corner.TOP_RIGHT,
-        who.CornerName.BOTTOM_LEFT: Corner.BOTTOM_LEFT,
-        who.CornerName.BOTTOM_RIGHT: Corner.BOTTOM_RIGHT,
+        CornerName.TOP_LEFT: Corner.TOP_LEFT,
+        CornerName.TOP_RIGHT: Corner.TOP_RIGHT,
+        CornerName.BOTTOM_LEFT: Corner.BOTTOM_LEFT,
+        CornerName.BOTTOM_RIGHT: Corner.BOTTOM_RIGHT,
     }
 )
 
@@ -69,9 +78,9 @@ _CLASSES: Mapping[str, type] = MappingProxyType(
 )
 
 
-def trigger_class(trigger: who.Trigger) -> type:
+def trigger_class(trigger: said.Trigger) -> type:
     """What kind of trigger it is, in `redan.poisoning.triggers`."""
-    return _CLASSES[who.trigger_name(trigger)]
+    return _CLASSES[trigger_name(trigger)]
 
 
 def trigger_of(backdoor: who.Backdoor, bounds: tuple[float, float] | None) -> Trigger:
@@ -81,20 +90,20 @@ def trigger_of(backdoor: who.Backdoor, bounds: tuple[float, float] | None) -> Tr
     bounds.
     """
     match backdoor.trigger:
-        case who.PatchTrigger(patch=patch):
+        case PatchTrigger(patch=patch):
             return _patch(patch, bounds)
-        case who.ColumnsTrigger(columns=columns):
+        case ColumnsTrigger(columns=columns):
             return Columns(dict(columns))
-        case who.TriggerName.PATCH:
-            return _patch(who.PatchShape(), bounds)
+        case TriggerName.PATCH:
+            return _patch(PatchShape(), bounds)
     if bounds is None:
         raise SettingError(f"a trigger of {backdoor.trigger} needs the box that rows lie in; give system.inputs.bounds")
-    if backdoor.trigger is who.TriggerName.BLEND:
+    if backdoor.trigger is TriggerName.BLEND:
         return Blend(bounds=bounds)
     return Sinusoid(amplitude=(bounds[1] - bounds[0]) * 20 / 255, bounds=bounds)
 
 
-def _patch(shape: who.PatchShape, bounds: tuple[float, float] | None) -> Patch:
+def _patch(shape: PatchShape, bounds: tuple[float, float] | None) -> Patch:
     white = bounds[1] if bounds is not None else 1.0
     return Patch(size=shape.size, value=white if shape.value is None else shape.value, corner=_CORNERS[shape.corner])
 
@@ -191,13 +200,13 @@ def _wanted(mode: ModeName, goal: PoisonGoal, labels: bool) -> tuple[PoisonerEnt
 
 def points_of(model: ThreatModel, attacker: who.Poisoning) -> tuple[Point, ...]:
     """How many victims are trained at which shares of the training rows, the full share first."""
-    full, said = attacker.capability.share, model.poisoning
+    full, told = attacker.capability.share, model.poisoning
     match attacker.goal:
         case who.TargetedRowsGoal(targeted_rows=count):
             return (Point(full, count),)
-    curve = _CURVES.get(model.attacks.mode, _CURVE) if said.curve is None else said.curve
-    smaller = (Point(full * part, said.curve_victims) for part in sorted(curve, reverse=True))
-    return (Point(full, said.victims), *smaller)
+    curve = _CURVES.get(model.attacks.mode, _CURVE) if told.curve is None else told.curve
+    smaller = (Point(full * part, told.curve_victims) for part in sorted(curve, reverse=True))
+    return (Point(full, told.victims), *smaller)
 
 
 class Trainings(NamedTuple):
@@ -222,9 +231,7 @@ def unfit(entry: PoisonerEntry, attacker: who.Poisoning, system: System) -> str 
     match attacker.goal:
         case who.BackdoorGoal(backdoor=backdoor):
             if entry.triggers and not issubclass(trigger_class(backdoor.trigger), entry.triggers):
-                return (
-                    f"it does not plant {who.trigger_name(backdoor.trigger)}, which is the trigger of {attacker.name}"
-                )
+                return f"it does not plant {trigger_name(backdoor.trigger)}, which is the trigger of {attacker.name}"
             if isinstance(backdoor.target, who.AllToAll) and not entry.labels:
                 return f"it plants one class, and the target of {attacker.name} is {backdoor.target}"
     if entry.name == "gradient-poisoning":

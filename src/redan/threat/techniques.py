@@ -31,6 +31,7 @@ from redan.threat.changes import (
 from redan.threat.parts import Part
 from redan.threat.poisoners import trigger_class
 from redan.threat.standards import crosswalk
+from redan.threat.triggers import trigger_name
 
 __all__ = ["CHANGES", "PLANNED", "Technique", "subject", "techniques", "unrealistic"]
 
@@ -204,7 +205,7 @@ def _unfit(technique: Technique, attacker: who.Attacker) -> str | None:
             match goal:
                 case who.BackdoorGoal(backdoor=backdoor) if technique.triggers:
                     if not issubclass(trigger_class(backdoor.trigger), technique.triggers):
-                        return f"it does not plant {who.trigger_name(backdoor.trigger)}, which is the trigger of {name}"
+                        return f"it does not plant {trigger_name(backdoor.trigger)}, which is the trigger of {name}"
         case who.Extraction(name=name, goal=goal, knowledge=knowledge):
             if type(goal) not in technique.goals:
                 return f"it is not for the goal of {name}"
