@@ -279,6 +279,12 @@ def unexamined(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(module, "distrust", lambda session, rows: None)
 
 
+@pytest.fixture(scope="session")
+def change() -> Callable[[Any, list[str], object], None]:
+    """Changes what stands under some keys of a document; None takes it away, and one past a list's end is added."""
+    return _change
+
+
 @pytest.fixture
 def fours(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four rows are asked together at the least, as on most machines: for tests that count what a model is asked."""

@@ -108,6 +108,7 @@ def test_rows_cut_off_by_our_limits_widen_it_too() -> None:
     assert (score.k, score.low, score.high) == (0, 0.0, 1.0)
 
 
+@pytest.mark.slow
 def test_a_random_model_is_scored_by_means() -> None:
     class Noisy(nn.Module):
         def __init__(self) -> None:

@@ -219,7 +219,7 @@ def _rows(count: int, seed: int, *, images: bool, wrong: int) -> tuple[NDArray[n
 
 
 @pytest.fixture(scope="session")
-def supplied() -> Callable[..., Path]:
+def supplied(change: Callable[[Any, list[str], object], None]) -> Callable[..., Path]:
     """A function that writes training, rows and a threat model into a folder, and returns the last one's path.
 
     Every tenth test row has a wrong label. images: rows are 1 × 8 × 8 and not 6 numbers. training: a function of
@@ -267,24 +267,12 @@ def supplied() -> Callable[..., Path]:
             "run": {"out": "runs", "workers": 1},
         }
         for key, value in changed.items():
-            _change(document, key.split("__"), copy.deepcopy(value))
+            change(document, key.split("__"), copy.deepcopy(value))
         path = folder / "threat-model.yaml"
         path.write_text(yaml.safe_dump(document, sort_keys=False))
         return path
 
     return write
-
-
-def _change(document: Any, keys: list[str], value: object) -> None:
-    for key in keys[:-1]:
-        document = document[int(key)] if key.isdigit() else document.setdefault(key, {})
-    last = int(keys[-1]) if keys[-1].isdigit() else keys[-1]
-    if value is None:
-        del document[last]
-    elif isinstance(document, list) and last == len(document):
-        document.append(value)
-    else:
-        document[last] = value
 
 
 @pytest.fixture(scope="session")

@@ -277,6 +277,7 @@ def test_a_random_model_s_attacks_do_not_claim_more_than_was_broken(shop: Write)
     assert sum(attack.broken for attack in first(report).attacks) <= counts(report).broken
 
 
+@pytest.mark.slow
 def test_a_random_model_gets_the_same_report_again(shop: Write) -> None:
     path = shop("Noisy", weak=16, system__model__arguments__sigma=0.3, attacks__mode="quick")
     held = []

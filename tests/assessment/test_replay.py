@@ -47,6 +47,7 @@ def test_inputs_that_were_not_kept_cannot_be_asked_about(shop: Write) -> None:
     assert (nothing.kept, nothing.exit_code) == (0, 3)
 
 
+@pytest.mark.slow
 def test_random_models_are_replayed_with_their_own_seed(shop: Write) -> None:
     path = shop("Noisy", weak=16, system__model__arguments__sigma=0.3, run__block=8, attacks__mode="quick")
     assert replay(run_of(path), path).differences == ()
