@@ -280,7 +280,7 @@ def unexamined(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture(scope="session")
-def change() -> Callable[[Any, list[str], object], None]:
+def put_under() -> Callable[[Any, list[str], object], None]:
     """Changes what stands under some keys of a document; None takes it away, and one past a list's end is added."""
     return _change
 

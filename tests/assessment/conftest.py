@@ -219,7 +219,7 @@ def _rows(count: int, seed: int, *, images: bool, wrong: int) -> tuple[NDArray[n
 
 
 @pytest.fixture(scope="session")
-def supplied(change: Callable[[Any, list[str], object], None]) -> Callable[..., Path]:
+def supplied(put_under: Callable[[Any, list[str], object], None]) -> Callable[..., Path]:
     """A function that writes training, rows and a threat model into a folder, and returns the last one's path.
 
     Every tenth test row has a wrong label. images: rows are 1 × 8 × 8 and not 6 numbers. training: a function of
@@ -267,7 +267,7 @@ def supplied(change: Callable[[Any, list[str], object], None]) -> Callable[..., 
             "run": {"out": "runs", "workers": 1},
         }
         for key, value in changed.items():
-            change(document, key.split("__"), copy.deepcopy(value))
+            put_under(document, key.split("__"), copy.deepcopy(value))
         path = folder / "threat-model.yaml"
         path.write_text(yaml.safe_dump(document, sort_keys=False))
         return path
