@@ -1,0 +1,1 @@
+"""Training that makes a model hold: adversarial training and what keeps it honest."""
