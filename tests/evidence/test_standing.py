@@ -32,6 +32,7 @@ def part(name: str, strength: str) -> AttackerPart:
         diagnosis=[],
         retries=[],
         poisoning=None,
+        extraction=None,
     )
 
 

@@ -74,6 +74,7 @@ def attacker(
         attacks=[],
         retries=[],
         poisoning=None,
+        extraction=None,
         by_class=[],
         curve=[],
         success_8bit=None,

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from redan.assessment import assess
-from redan.evidence.poisoned import MeanPart, PointPart, PoisonerPart, PoisoningPart
+from redan.evidence.base import MeanPart
+from redan.evidence.poisoned import PointPart, PoisonerPart, PoisoningPart
 from redan.evidence.report import Report
 
 

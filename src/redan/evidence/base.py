@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["LogPart", "Part"]
+__all__ = ["LogPart", "MeanPart", "Part"]
 
 
 class Part(BaseModel):
@@ -17,3 +17,18 @@ class LogPart(BaseModel):
     """A line of a run's log, or a part of one. Unknown keys and numbers that are not finite are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class MeanPart(Part):
+    """A rate over trained models (victims of poison, stolen copies), with its two-sided interval."""
+
+    value: float
+    low: float
+    high: float
+    confidence: float
+    method: str
+    """student-t: of the models' rates, the rows' own sampling added; clopper-pearson: of models hit or not."""
+    rows: int
+    """Asked of each model; 1 where a model is hit or not."""
+    each: list[float]
+    """Of every model, in their order."""

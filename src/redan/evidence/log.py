@@ -12,6 +12,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, TypeAdapter
 
 from redan.evidence.base import LogPart
+from redan.evidence.extraction_lines import CopyLine, DirectLine, ExtractionHead
 from redan.evidence.poison_lines import CertifiedLine, InspectedLine, PoisoningHead, VictimLine, VotesLine
 from redan.evidence.report import CallsPart, CheckPart, Doubt, PlanPart
 from redan.evidence.requirement import Requirement
@@ -49,6 +50,7 @@ class AttackerHead(LogPart):
     reason: str | None
     attacks: list[AttackHead]
     poisoning: PoisoningHead | None = None
+    extraction: ExtractionHead | None = None
 
 
 class StandardHead(LogPart):
@@ -232,6 +234,8 @@ Line: TypeAlias = (
     | InspectedLine
     | VotesLine
     | CertifiedLine
+    | CopyLine
+    | DirectLine
     | CallsLine
     | ResumedLine
     | EndedLine

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from redan.evidence.poisoned import MeanPart, PointPart, PoisoningPart
+from redan.evidence.base import MeanPart
+from redan.evidence.poisoned import PointPart, PoisoningPart
 from redan.evidence.requirement import Metric
 from redan.evidence.victims import Several, Victims
 

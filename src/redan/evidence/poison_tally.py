@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from redan.errors import EvidenceError
+from redan.evidence.base import MeanPart
 from redan.evidence.log import AttackerHead, dumped
 from redan.evidence.poison_lines import CertifiedLine, InspectedLine, PoisoningHead, VictimLine
-from redan.evidence.poisoned import MeanPart, PointPart, PoisonerPart, PoisoningPart
+from redan.evidence.poisoned import PointPart, PoisonerPart, PoisoningPart
 from redan.evidence.report import ErrorPart
 from redan.evidence.requirement import Direction, Metric, Requirement
 from redan.evidence.victims import Victims, equivalence

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from redan.evidence.base import Part
+from redan.evidence.base import MeanPart, Part
 
 __all__ = [
     "CertificatePart",
@@ -16,7 +16,6 @@ __all__ = [
     "DetectorPart",
     "Equivalence",
     "EquivalencePart",
-    "MeanPart",
     "PointPart",
     "PoisonerPart",
     "PoisoningPart",
@@ -24,21 +23,6 @@ __all__ = [
     "SourcePart",
     "TriggerPart",
 ]
-
-
-class MeanPart(Part):
-    """A rate over trained victims, with its two-sided interval."""
-
-    value: float
-    low: float
-    high: float
-    confidence: float
-    method: str
-    """student-t: of the victims' rates, the rows' own sampling added; clopper-pearson: of victims hit or not."""
-    rows: int
-    """Asked of each victim; 1 where a victim is hit or not."""
-    each: list[float]
-    """Of every victim, in their order."""
 
 
 class Equivalence(StrEnum):

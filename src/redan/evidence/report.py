@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from redan.evidence.base import Part
+from redan.evidence.extracted import ExtractionPart
 from redan.evidence.poisoned import PoisoningPart
 from redan.evidence.requirement import Direction, Metric
 
@@ -33,7 +34,7 @@ class IntervalPart(Part):
     high: float
     confidence: float
     method: str
-    """clopper-pearson; bootstrap for a stochastic model; confidence-sequence for a gate; student-t over victims."""
+    """clopper-pearson; bootstrap for a stochastic model; confidence-sequence for a gate; student-t over models."""
     sides: int
 
 
@@ -198,11 +199,14 @@ class AttackerPart(Part):
     retries: list[RetryPart]
     poisoning: PoisoningPart | None
     """Of an attacker who changes training rows, and null for others."""
+    extraction: ExtractionPart | None
+    """Of an attacker who copies the model, and null for others."""
 
     @property
     def assessed(self) -> bool:
         """Whether anything was measured of this attacker."""
-        return self.counts is not None or (self.poisoning is not None and self.poisoning.measured)
+        of_models = self.poisoning or self.extraction
+        return self.counts is not None or (of_models is not None and of_models.measured)
 
 
 class RiskPart(Part):
@@ -213,9 +217,10 @@ class RiskPart(Part):
     impact: str | None
     success_rate: float
     """Rows broken of those answered right; of a poisoner, what the strongest reaches over victims: triggered or chosen
-    rows answered as wanted, or accuracy lost."""
+    rows answered as wanted, or accuracy lost; of an extractor, the strongest's fidelity or transfer."""
     median_queries: float | None
-    """That a broken row took, over all attacks; None where nothing was broken."""
+    """That a broken row took, over all attacks; None where nothing was broken. Of an extractor: answers that a copy
+    took."""
     usd_per_success: float | None
     """What all queries cost for each row broken; None without a price."""
 

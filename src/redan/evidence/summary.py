@@ -10,6 +10,9 @@ from torch import Tensor
 
 from redan.errors import EvidenceError
 from redan.evidence.diagnosis import diagnosed
+from redan.evidence.extracted import ExtractionPart, ExtractorPart
+from redan.evidence.extraction_lines import CopyLine, DirectLine
+from redan.evidence.extraction_tally import ExtractionTally
 from redan.evidence.folder import RunFolder
 from redan.evidence.log import (
     AttackerHead,
@@ -26,7 +29,7 @@ from redan.evidence.log import (
 )
 from redan.evidence.poison_lines import CertifiedLine, InspectedLine, VictimLine, VotesLine
 from redan.evidence.poison_tally import PoisonTally, plain
-from redan.evidence.poisoned import PoisoningPart
+from redan.evidence.poisoned import PoisonerPart, PoisoningPart
 from redan.evidence.report import AttackerPart, CallsPart, Report, RetryPart, RunPart, Tried, Verdict
 from redan.evidence.risk import ranked
 from redan.evidence.standing import standing
@@ -43,6 +46,11 @@ _OF_POISON = (
     "may be poisoned more easily. Intervals over victims assume that their rates scatter alike on both sides.",
 )
 
+_OF_COPIES = (
+    "A copy is as good as its extractor, its surrogate's form and the rows that were asked: an attacker with better "
+    "ones copies more for the same money. Intervals over copies assume that their rates scatter alike on both sides.",
+)
+
 
 class Summary:
     """A run so far, line by line."""
@@ -52,12 +60,17 @@ class Summary:
         self.tallies = {
             each.name: Tally(each, head.labels, head.classes)
             for each in head.attackers
-            if each.status == "assessed" and each.poisoning is None
+            if each.status == "assessed" and each.poisoning is None and each.extraction is None
         }
         self.poisons = {
             each.name: PoisonTally(each, each.poisoning, head.requirements)
             for each in head.attackers
             if each.status == "assessed" and each.poisoning is not None
+        }
+        self.extractions = {
+            each.name: ExtractionTally(each, each.extraction)
+            for each in head.attackers
+            if each.status == "assessed" and each.extraction is not None
         }
         self.clean: dict[int, VictimLine] = {}
         """Victims of clean rows, by number."""
@@ -81,6 +94,8 @@ class Summary:
                     self._clean_victim(line)
                 case VictimLine(attacker=str(name)) | InspectedLine(attacker=name):
                     self._poison(name).see(line)
+                case CopyLine() | DirectLine():
+                    self._extraction(line.attacker).see(line)
                 case VotesLine():
                     self.votes[line.model] = line
                 case CertifiedLine():
@@ -112,9 +127,15 @@ class Summary:
             raise EvidenceError(f"the log has victims of '{attacker}', who is no attacker of the run; it was changed")
         return self.poisons[attacker]
 
+    def _extraction(self, attacker: str) -> ExtractionTally:
+        if attacker not in self.extractions:
+            raise EvidenceError(f"the log has copies of '{attacker}', who is no attacker of the run; it was changed")
+        return self.extractions[attacker]
+
     def _found(self, rows: int) -> bytes:
         """Of all that was found, whatever the order in which it was."""
         whole = b"".join(tally.digest(rows) for tally in self.tallies.values())
+        whole += b"".join(extraction.digest() for extraction in self.extractions.values())
         if not self.poisons:
             return whole
         clean = b"".join(plain(self.clean[number]) for number in sorted(self.clean))
@@ -147,7 +168,7 @@ class Summary:
             classes=head.classes,
             requirements=[],
             attackers=parts,
-            risks=ranked(parts, {name: tally.cost_of_success(rows) for name, tally in self.tallies.items()}),
+            risks=ranked(parts, self._costs(rows)),
             preflight=head.preflight,
             plan=head.plan,
             standards=standing(head.standards, parts),
@@ -155,12 +176,14 @@ class Summary:
             errors=[
                 *(part for tally in self.tallies.values() for part in tally.errors(rows)),
                 *(part for poison in self.poisons.values() for part in poison.errors()),
+                *(part for extraction in self.extractions.values() for part in extraction.errors()),
             ],
             limits_hit=hit,
             calls=self.calls,
             shows_not=[
                 *_SHOWS_NOT,
                 *(_OF_POISON if self.poisons else ()),
+                *(_OF_COPIES if self.extractions else ()),
                 *(f"{part.name}: {part.reason}" for part in parts if not part.assessed),
             ],
             run=RunPart(
@@ -177,7 +200,8 @@ class Summary:
                 family=head.family,
                 reproducible=not hit
                 and (head.gate or all(part.counts is None or not part.counts.missing for part in parts))
-                and not any(poison.pending() for poison in self.poisons.values()),
+                and not any(poison.pending() for poison in self.poisons.values())
+                and not any(extraction.pending() for extraction in self.extractions.values()),
                 model_stochastic=head.stochastic,
             ),
             environment=head.environment,
@@ -192,6 +216,12 @@ class Summary:
                 "requirements": list(found.requirements),
             }
         )
+
+    def _costs(self, rows: int) -> dict[str, tuple[float | None, float | None]]:
+        """By attacker, queries and US dollars of a success."""
+        found = {name: tally.cost_of_success(rows) for name, tally in self.tallies.items()}
+        copied = {name: each.cost_of_success(self.head.confidence) for name, each in self.extractions.items()}
+        return found | copied
 
     def _attacker(self, head: AttackerHead, rows: int, cut: bool) -> AttackerPart:
         about = {
@@ -208,9 +238,14 @@ class Summary:
         }
         if (poison := self.poisons.get(head.name)) is not None:
             part = poison.part(self.clean, self.head.confidence, cut=cut, certified=self.certified)
-            return self._unattacked(about, part)
+            why = None if part.measured else _first_reason(part.poisoners, "no victim could be trained")
+            return self._unattacked(about, why, poisoning=part)
+        if (extraction := self.extractions.get(head.name)) is not None:
+            copied = extraction.part(self.head.confidence, cut=cut)
+            why = None if copied.measured else _first_reason(copied.extractors, "no copy could be made")
+            return self._unattacked(about, why, extraction=copied)
         if (tally := self.tallies.get(head.name)) is None:
-            return self._unattacked(about, None)
+            return self._unattacked(about, head.reason)
         attacks, retries = tally.attacks(rows, cut), tally.retries(rows)
         return AttackerPart(
             **about,
@@ -223,16 +258,22 @@ class Summary:
             diagnosis=diagnosed(tally, attacks, self.head.preflight, rows, over=self._over and not cut),
             retries=retries,
             poisoning=None,
+            extraction=None,
         )
 
-    def _unattacked(self, about: dict[str, Any], poisoning: PoisoningPart | None) -> AttackerPart:
-        """Of an attacker without rows of their own: one who poisons, or who was not assessed."""
-        measured = poisoning is not None and poisoning.measured
-        if poisoning is not None and not measured:
-            reasons = (each.reason for each in poisoning.poisoners if each.reason)
-            about = {**about, "reason": next(reasons, "no victim could be trained")}
+    def _unattacked(
+        self,
+        about: dict[str, Any],
+        why: str | None,
+        *,
+        poisoning: PoisoningPart | None = None,
+        extraction: ExtractionPart | None = None,
+    ) -> AttackerPart:
+        """Of an attacker without rows of their own: one who poisons or copies, or who was not assessed. why not."""
+        of_models = poisoning or extraction
+        measured = of_models is not None and of_models.measured
         return AttackerPart(
-            **about,
+            **{**about, "reason": why},
             strength=self._strength(()) if measured else "not tested",
             counts=None,
             attacks=[],
@@ -242,12 +283,17 @@ class Summary:
             diagnosis=[],
             retries=[],
             poisoning=poisoning,
+            extraction=extraction,
         )
 
     def _strength(self, retries: Sequence[RetryPart]) -> str:
         if self.head.mode == "quick" or self.head.skipped:
             return "heuristic"
         return "adaptive" if any(part.status is Tried.DONE for part in retries) else "standard"
+
+
+def _first_reason(parts: Sequence[PoisonerPart | ExtractorPart], otherwise: str) -> str:
+    return next((each.reason for each in parts if each.reason), otherwise)
 
 
 def summary(lines: Iterable[Line]) -> Summary:

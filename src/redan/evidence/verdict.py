@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from redan.evidence.bounds import Judged, bounded
+from redan.evidence.extraction_rates import EXTRACTION_RATES
 from redan.evidence.poison_rates import POISON_RATES
 from redan.evidence.rates import RATES, Count
 from redan.evidence.report import AttackerPart, IntervalPart, Report, RequirementPart, RunPart, Verdict
@@ -62,12 +63,12 @@ def _case(report: Report, requirement: Requirement) -> _Case:
     if not attackers:
         named = f"the report has no attacker named '{requirement.against}'"
         return _Case(requirement, None, named if metric.needs_attacker else "no row was measured")
-    if metric not in RATES and metric not in POISON_RATES:
+    if not any(metric in known for known in (RATES, POISON_RATES, EXTRACTION_RATES)):
         return _Case(requirement, None, f"{metric} is not built yet")
     if len(attackers) > 1:
         return _Case(requirement, None, "several attackers fit; say against which")
     (attacker,) = attackers
-    if not attacker.assessed and attacker.poisoning is None:
+    if not attacker.assessed and attacker.poisoning is None and attacker.extraction is None:
         return _Case(requirement, None, attacker.reason or "the attacker was not assessed")
     distrust = tuple(d.detail for d in attacker.diagnosis if d.blocks_pass) if metric.needs_attacker else ()
     found = _rate(requirement, attacker, report.run)
@@ -79,6 +80,8 @@ def _rate(requirement: Requirement, attacker: AttackerPart, run: RunPart) -> Jud
     metric = requirement.metric
     if attacker.poisoning is not None and metric in POISON_RATES:
         return POISON_RATES[metric](attacker.poisoning)
+    if attacker.extraction is not None and metric in EXTRACTION_RATES:
+        return EXTRACTION_RATES[metric](attacker.extraction, requirement.direction)
     if attacker.counts is None or metric not in RATES:
         return f"{metric} is not measured against an attacker of kind {attacker.kind}"
     rate = RATES[metric](attacker, attacker.counts)

@@ -23,7 +23,8 @@ from statistics import fmean, variance
 
 from scipy.special import stdtr, stdtrit
 
-from redan.evidence.poisoned import Equivalence, EquivalencePart, MeanPart
+from redan.evidence.base import MeanPart
+from redan.evidence.poisoned import Equivalence, EquivalencePart
 from redan.evidence.rates import Count
 from redan.evidence.statistics import check_share, lower_bound, p_at_least, p_at_most, upper_bound
 

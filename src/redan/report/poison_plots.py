@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from redan.evidence.poisoned import CertificatePart, MeanPart, PointPart, PoisonerPart, PoisoningPart
+from redan.evidence.base import MeanPart
+from redan.evidence.poisoned import CertificatePart, PointPart, PoisonerPart, PoisoningPart
 from redan.evidence.report import AttackerPart, Report
 from redan.evidence.requirement import Metric
 from redan.report import poison_words as words

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from redan.evidence.poisoned import MeanPart, PoisoningPart
+from redan.evidence.base import MeanPart
+from redan.evidence.poisoned import PoisoningPart
 from redan.report import poison_words as words
 from redan.report.figures import NONE, percent, share
 

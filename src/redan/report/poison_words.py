@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from redan.evidence.base import MeanPart
 from redan.evidence.poisoned import (
     CertificatePart,
     DetectorPart,
     Equivalence,
     EquivalencePart,
-    MeanPart,
     PointPart,
     PoisonerPart,
     PoisoningPart,
