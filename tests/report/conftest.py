@@ -320,7 +320,7 @@ def _poisoned(kind: str) -> Report:
         **{"goal": part["goal"], "impact": "high", "techniques": ["AML.T0020"], "change": None, "knowledge": None},
         **{"status": "assessed", "reason": "the inputs have no bounds" if rate is None else None, "counts": None},
         **{"strength": "not tested" if rate is None else "standard", "attacks": [], "by_class": []},
-        **{"curve": [], "success_8bit": None, "diagnosis": [], "retries": [], "poisoning": part},
+        **{"curve": [], "success_8bit": None, "diagnosis": [], "retries": [], "poisoning": part, "extraction": None},
     }
     return Report.model_validate(
         {
