@@ -14,7 +14,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from redan.evidence.report import AttackerPart, ClassPart, Report
-from redan.report import plots, poison_plots, poison_words, words
+from redan.report import axes, plots, poison_plots, poison_words, words
 from redan.report.gallery import Gallery, Picture, pictures
 from redan.report.poison_gallery import PoisonPicture, poison_pictures
 from redan.report.untrusted import cleaned, visible
@@ -48,6 +48,7 @@ def _page(report: Report, shown: tuple[tuple[str, Picture], ...], planted: dict[
         report=report,
         words=words,
         plots=plots,
+        axes=axes,
         poison=poison_words,
         poison_plots=poison_plots,
         planted=lambda part: next((planted.get(i) for i, each in enumerate(report.attackers) if each is part), None),

@@ -10,16 +10,16 @@ from redan.evidence.base import MeanPart
 from redan.evidence.poisoned import CertificatePart, PointPart, PoisonerPart, PoisoningPart
 from redan.evidence.report import AttackerPart, Report
 from redan.evidence.requirement import Metric
+from redan.report import axes
 from redan.report import poison_words as words
 from redan.report.figures import NONE, percent, share
+from redan.report.means import asked_of
 from redan.report.plots import Segment, Tick
 
 __all__ = [
     "Bar",
     "CertificatePlot",
-    "Mark",
     "SharePlot",
-    "Threshold",
     "Track",
     "accuracy",
     "anomalies",
@@ -28,32 +28,6 @@ __all__ = [
     "sources",
     "success",
 ]
-
-WIDTH, HEIGHT = 440, 262
-LEFT, RIGHT, TOP, BOTTOM = 48, 424, 16, 210
-_NARROW = 322  # where the plot ends if names stand beside it
-_LABELS = 44  # between two labels of an axis
-_LETTERS = 17
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
-    """A mean with the ends of its interval, and each victim beside it."""
-
-    x: float
-    y: float
-    low: float
-    high: float
-    dots: tuple[tuple[float, float], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Threshold:
-    """A requirement's threshold: its height, and at which end its label has room."""
-
-    at: float
-    label: str
-    right: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +38,7 @@ class Track:
     strongest: bool
     line: str
     """Points of the line."""
-    marks: tuple[Mark, ...]
+    marks: tuple[axes.Mark, ...]
     label: Tick | None
     """Its name, and at which height it stands; None where there is no other."""
 
@@ -81,7 +55,7 @@ class SharePlot:
     """Along the share."""
     rates: tuple[Tick, ...]
     """Along the rate."""
-    required: tuple[Threshold, ...]
+    required: tuple[axes.Threshold, ...]
     breaks: Tick | None
     """Where the smallest share that is enough lies."""
     right: float
@@ -96,14 +70,14 @@ _Value = Callable[[PointPart], MeanPart | None]
 
 def success(report: Report, attacker: AttackerPart, part: PoisoningPart) -> SharePlot | None:
     """How many rows are answered as the attacker wants; None if there is none to draw."""
-    required = [r.threshold for r in words.asked_of(report, attacker, *words.METRICS)]
+    required = [r.threshold for r in asked_of(report, attacker, *words.METRICS)]
     at, _ = words.breaks(report, attacker, part)
     return _shares(part, lambda p: p.success, lambda p: p.clean_success, (0.0, 1.0), required, at)
 
 
 def accuracy(report: Report, attacker: AttackerPart, part: PoisoningPart) -> SharePlot | None:
     """Accuracy on clean rows, from a little below the lowest value up; None if there is none to draw."""
-    required = [r.threshold for r in words.asked_of(report, attacker, Metric.POISONED_ACCURACY)]
+    required = [r.threshold for r in asked_of(report, attacker, Metric.POISONED_ACCURACY)]
     means = [m for p in _measured(part) for each in p.points for m in (each.accuracy, each.clean_accuracy) if m]
     ends = [end for m in means for end in (m.low, m.high, *m.each)] + required
     if not ends:
@@ -133,36 +107,37 @@ def _shares(
     if not found:
         return None
     tried = sorted({p.share for _, pairs in found for p, _ in pairs})
-    right = _NARROW if len(found) > 1 else RIGHT
-    across = _log_axis(tried[0], tried[-1], right)
+    right = axes.NARROW if len(found) > 1 else axes.RIGHT
+    across = axes.log_axis(tried[0], tried[-1], right)
 
     def height(rate: float) -> float:
         low, high = between
-        return _height((min(max(rate, low), high) - low) / (high - low))
+        return axes.height((min(max(rate, low), high) - low) / (high - low))
 
     lines = [[(across(p.share), height(m.value)) for p, m in pairs] for _, pairs in found]
-    labels = _spread([line[0][1] for line in lines]) if len(found) > 1 else [None] * len(found)
+    labels = axes.spread([line[0][1] for line in lines]) if len(found) > 1 else [None] * len(found)
     tracks = tuple(
         Track(
             name=each.name,
             strongest=each.name == part.strongest,
-            line=_points(line),
-            marks=tuple(_mark(across(p.share), m, height) for p, m in pairs),
-            label=None if label is None else Tick(at=label, label=_short(each.name)),
+            line=axes.points(line),
+            marks=tuple(axes.mark(across(p.share), m, height) for p, m in pairs),
+            label=None if label is None else Tick(at=label, label=axes.short(each.name)),
         )
         for (each, pairs), line, label in zip(found, lines, labels, strict=True)
     )
     main = found[-1][0]
     plain = [(across(p.share), height(m.value)) for p in main.points if p.share > 0 and (m := clean(p))]
     if len(plain) == 1:
-        plain = [(LEFT, plain[0][1]), (right, plain[0][1])]
+        plain = [(axes.LEFT, plain[0][1]), (right, plain[0][1])]
     return SharePlot(
         tracks=tracks,
-        clean=_points(sorted(plain)),
-        shares=_apart([Tick(at=across(s), label=share(s)) for s in tried]),
-        rates=tuple(Tick(at=height(r), label=_rate(r)) for r in _rates(between)),
+        clean=axes.points(sorted(plain)),
+        shares=axes.apart([Tick(at=across(s), label=share(s)) for s in tried]),
+        rates=tuple(Tick(at=height(r), label=axes.rate(r)) for r in axes.rates(between)),
         required=tuple(
-            Threshold(at=height(t), label=_rate(t), right=_free(height(t), lines[-1])) for t in sorted(set(required))
+            axes.Threshold(at=height(t), label=axes.rate(t), right=axes.free(height(t), lines[-1]))
+            for t in sorted(set(required))
         ),
         breaks=None if at is None or not tried[0] <= at <= tried[-1] else Tick(at=across(at), label=share(at)),
         right=right,
@@ -179,83 +154,13 @@ def _told(pairs: Sequence[tuple[PointPart, MeanPart]]) -> str:
     return ", ".join(f"{percent(m.value)} at {share(p.share)}" for p, m in pairs)
 
 
-def _log_axis(low: float, high: float, right: float) -> Callable[[float], float]:
-    """From a share to its place; one share alone stands in the middle."""
-    start, end = LEFT + 24.0, right - 20.0
-
-    def across(at: float) -> float:
-        if not high > low:
-            return round((start + end) / 2, 2)
-        return round(start + math.log(at / low) / math.log(high / low) * (end - start), 2)
-
-    return across
-
-
-def _mark(x: float, mean: MeanPart, height: Callable[[float], float]) -> Mark:
-    """Victims stand to the left of the mean, in three files, so that those of like rates are seen.
-
-    Of victims that are hit or not the mean says all.
-    """
-    each = mean.each if mean.rows > 1 else ()
-    dots = tuple((round(x - 8 - 4 * (i % 3), 2), height(rate)) for i, rate in enumerate(each))
-    return Mark(x=x, y=height(mean.value), low=height(mean.low), high=height(mean.high), dots=dots)
-
-
-def _spread(heights: Sequence[float]) -> list[float | None]:
-    """Heights for labels, in the order of their marks, with room for a line of text each."""
-    order = sorted(range(len(heights)), key=lambda i: heights[i])
-    placed: dict[int, float] = {}
-    above = TOP - 10.0
-    for i in order:
-        above = placed[i] = max(heights[i], above + 13)
-    over = max(0.0, above - BOTTOM)
-    return [placed[i] - over for i in range(len(heights))]
-
-
-def _free(height: float, line: Sequence[tuple[float, float]]) -> bool:
-    """Whether the line is farther from a height at its right end, the first, than at its left."""
-    return abs(line[0][1] - height) >= abs(line[-1][1] - height)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LETTERS else name[: _LETTERS - 1] + "…"
-
-
-def _apart(ticks: Sequence[Tick]) -> tuple[Tick, ...]:
-    """The ticks that have room for their labels: both ends first."""
-    kept: list[Tick] = []
-    for tick in (*ticks[-1:], *ticks[:1], *ticks[1:-1]):
-        if all(abs(tick.at - other.at) >= _LABELS for other in kept):
-            kept.append(tick)
-    return tuple(sorted(kept, key=lambda tick: tick.at))
-
-
-def _rates(between: tuple[float, float]) -> list[float]:
-    low, high = between
-    step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.25) if (high - low) / s <= 5.001)
-    first = math.ceil(low / step - 1e-9)
-    return [round(i * step, 4) for i in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def _rate(value: float) -> str:
-    return f"{100 * value:.6g}\N{NO-BREAK SPACE}%"
-
-
-def _height(rate: float) -> float:
-    return round(BOTTOM - rate * (BOTTOM - TOP), 2)
-
-
-def _points(pairs: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{x:g},{y:g}" for x, y in pairs)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificatePlot:
     """Certified accuracy over the number of changed rows, with what the strongest attack reached."""
 
     line: str
     """Points of the steps."""
-    marks: tuple[Mark, ...]
+    marks: tuple[axes.Mark, ...]
     """Of the attack: success, or accuracy where that is what it is after."""
     changes: tuple[Tick, ...]
     rates: tuple[Tick, ...]
@@ -277,18 +182,18 @@ def certificate(part: PoisoningPart) -> CertificatePlot | None:
 
     def across(changes: float) -> float:
         """On the log of changes + 1, which has room for none."""
-        return round(LEFT + math.log1p(changes) / math.log1p(most) * (RIGHT - 12 - LEFT), 2)
+        return round(axes.LEFT + math.log1p(changes) / math.log1p(most) * (axes.RIGHT - 12 - axes.LEFT), 2)
 
     steps: list[tuple[float, float]] = []
     for before, p in zip([known[0], *known], known, strict=False):
-        y = _height(p.right / proven.rows)
+        y = axes.height(p.right / proven.rows)
         steps += [(across(before.changes), y), (across(p.changes), y)]
     ticks = sorted({0, *(n for k in range(10) for n in (10**k, 3 * 10**k) if n < most), most})
     return CertificatePlot(
-        line=_points(steps),
-        marks=tuple(_mark(across(p.changed), m, _height) for p, m in pairs),
-        changes=_apart([Tick(at=across(n), label=f"{n:,}") for n in ticks]),
-        rates=tuple(Tick(at=_height(i / 4), label=_rate(i / 4)) for i in range(5)),
+        line=axes.points(steps),
+        marks=tuple(axes.mark(across(p.changed), m, axes.height) for p, m in pairs),
+        changes=axes.apart([Tick(at=across(n), label=f"{n:,}") for n in ticks]),
+        rates=tuple(Tick(at=axes.height(i / 4), label=axes.rate(i / 4)) for i in range(5)),
         about=_proven(proven),
     )
 

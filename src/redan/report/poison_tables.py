@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from redan.evidence.base import MeanPart
 from redan.evidence.poisoned import PoisoningPart
 from redan.report import poison_words as words
 from redan.report.figures import NONE, percent, share
+from redan.report.means import Table, ends, value
 
-__all__ = ["Table", "tables"]
+__all__ = ["tables"]
 
 _STEPS = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """A table whose first column is text, all others figures."""
-
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 def tables(part: PoisoningPart) -> list[Table]:
@@ -37,22 +28,14 @@ def _victims(part: PoisoningPart) -> Table:
             words.named(each),
             share(p.share),
             f"{p.victims:,}",
-            *((_value(p.success), _ends(p.success)) if asked else ()),
-            _value(p.accuracy),
-            _value(p.clean_accuracy),
+            *((value(p.success), ends(p.success)) if asked else ()),
+            value(p.accuracy),
+            value(p.clean_accuracy),
         )
         for each in part.poisoners
         for p in each.points
     ]
     return Table(heads=heads, rows=tuple(rows))
-
-
-def _value(mean: MeanPart | None) -> str:
-    return percent(None if mean is None else mean.value)
-
-
-def _ends(mean: MeanPart | None) -> str:
-    return NONE if mean is None else f"{100 * mean.low:.1f}–{100 * mean.high:.1f}"
 
 
 def _detectors(part: PoisoningPart) -> Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from redan.evidence.base import MeanPart
 from redan.evidence.poisoned import (
@@ -17,13 +16,13 @@ from redan.evidence.poisoned import (
     RepairPart,
     TriggerPart,
 )
-from redan.evidence.report import AttackerPart, Report, RequirementPart, Verdict
+from redan.evidence.report import AttackerPart, Report
 from redan.evidence.requirement import Metric
 from redan.report.figures import NONE, percent, points, share
+from redan.report.means import Tile, asked_of, interval, kind_of
 
 __all__ = [
     "DONE",
-    "Tile",
     "advice",
     "best_detector",
     "breaks",
@@ -31,7 +30,6 @@ __all__ = [
     "equality",
     "examined",
     "headline",
-    "interval",
     "left_out",
     "mended",
     "missing",
@@ -69,12 +67,6 @@ def whole(part: PoisoningPart) -> PointPart | None:
 def rows_asked(part: PoisoningPart) -> str:
     """The rows whose answers the attacker wants to choose, in words."""
     return _WHAT.get(part.goal, "rows")
-
-
-def interval(mean: MeanPart) -> str:
-    """The interval of a mean, in words."""
-    low, high = (f"{100 * end:.1f}" for end in (mean.low, mean.high))
-    return f"{100 * mean.confidence:g}\N{NO-BREAK SPACE}% interval {low} to {high}\N{NO-BREAK SPACE}%"
 
 
 def over(mean: MeanPart) -> str:
@@ -118,11 +110,6 @@ def difference(part: EquivalencePart) -> str:
     return f"{level} interval {low} to {points(part.high)}, {part.pairs:,} pairs of victims"
 
 
-def asked_of(report: Report, attacker: AttackerPart, *metrics: Metric) -> list[RequirementPart]:
-    """The requirements of these metrics that are about this attacker."""
-    return [part for part in report.requirements if part.against == attacker.name and part.metric in metrics]
-
-
 def breaks(report: Report, attacker: AttackerPart, part: PoisoningPart) -> tuple[float | None, str]:
     """The smallest of the shares tried that is enough for the attacker, None if none is, and what it is enough for."""
     required = asked_of(report, attacker, *METRICS, Metric.POISONED_ACCURACY)
@@ -162,16 +149,6 @@ def planted(point: PointPart) -> str:
     return f"{share(point.share)} of the training rows ({point.changed:,} rows)"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tile:
-    """A figure that is shown large, with what it says."""
-
-    value: str
-    words: tuple[str, ...]
-    kind: str = ""
-    """pass or fail where a requirement is about it."""
-
-
 def tiles(report: Report, attacker: AttackerPart, part: PoisoningPart) -> list[Tile]:
     """The figures that a reader must see first."""
     point, found = whole(part), strongest(part)
@@ -196,7 +173,7 @@ def _success(
         f"{got} answered as the attacker wants, over {over(mean)}; {interval(mean)}",
         f"{name}, {planted(point)}",
     )
-    yield Tile(value=percent(mean.value), words=words, kind=_kind(asked_of(report, attacker, *METRICS)))
+    yield Tile(value=percent(mean.value), words=words, kind=kind_of(asked_of(report, attacker, *METRICS)))
     if (clean := point.clean_success) is not None:
         yield Tile(value=percent(clean.value), words=(f"of the same rows, over {over(clean)} without poison",))
 
@@ -204,7 +181,7 @@ def _success(
 def _accuracy(report: Report, attacker: AttackerPart, point: PointPart, name: str) -> Iterator[Tile]:
     if (mean := point.accuracy) is not None and point.success is None:
         words = (f"accuracy on clean rows, over {over(mean)}; {interval(mean)}", f"{name}, {planted(point)}")
-        kind = _kind(asked_of(report, attacker, Metric.POISONED_ACCURACY))
+        kind = kind_of(asked_of(report, attacker, Metric.POISONED_ACCURACY))
         yield Tile(value=percent(mean.value), words=words, kind=kind)
         if (clean := point.clean_accuracy) is not None:
             yield Tile(value=percent(clean.value), words=(f"accuracy of {over(clean)} without poison",))
@@ -213,13 +190,6 @@ def _accuracy(report: Report, attacker: AttackerPart, point: PointPart, name: st
     if (found := point.equivalence) is not None:
         value, unit = points(found.difference).split("\N{NO-BREAK SPACE}")
         yield Tile(value=value, words=(f"{unit} of clean accuracy: {equality(found)}", difference(found)))
-
-
-def _kind(required: list[RequirementPart]) -> str:
-    verdicts = {part.verdict for part in required}
-    if Verdict.FAIL in verdicts:
-        return "fail"
-    return "pass" if verdicts == {Verdict.PASS} else ""
 
 
 def named(part: PoisonerPart | DetectorPart | RepairPart) -> str:
