@@ -4,7 +4,7 @@ The smoothed classifier answers the class that the model most often answers unde
 probability p > 1/2, no change of the row shorter than σ Φ⁻¹(p) gives it another (Cohen, Rosenfeld and Kolter 2019,
 arXiv:1902.02918, theorem 1); p is bounded from draws. The certificate is of the smoothed classifier, so that is what
 must be served (`redan.certification.smoothed_classifier`). It is of real numbers: what rounding does to inputs and
-noise is left out, and can be made to matter (Jin, Ohrimenko and Rubinstein 2022, arXiv:2205.10159).
+noise is left out, and can be made to matter (Voráček and Hein 2023, arXiv:2207.07209).
 
 `certify` and `predict` ask a fixed number of draws, as the paper does; `redan.certification.stopping` stops early.
 """

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -84,8 +85,7 @@ def by_rows(
             f"smoothing certifies the class of a row, and this model answers {target.output.name.lower()}; certify "
             "a model whose classes exclude each other"
         )
-    rows = torch.as_tensor(x)
-    inputs, none = checked_rows(rows, torch.zeros(len(rows), dtype=torch.int64), target)
+    inputs, none = checked_rows(x, torch.zeros(np.shape(x)[:1], dtype=torch.int64), target)
     names = row_names(inputs)
     with unchanged(target), torch.no_grad():
         classes = count_classes(target, inputs, none)
