@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 import yaml
+from tests.report import copies
 
 import redan
 from redan.errors import ReportError
@@ -375,6 +376,15 @@ def _poisoned(kind: str) -> Report:
 def poisoned() -> dict[str, Report]:
     """Reports of poisoning attackers: rich, nothing (not applicable), targeted, availability."""
     return {kind: _poisoned(kind) for kind in ("rich", "nothing", "targeted", "availability")}
+
+
+@pytest.fixture(scope="session")
+def copied(poisoned: dict[str, Report]) -> dict[str, Report]:
+    """Reports of attackers who copy the model: fidelity, transfer, errors, cut, nothing (not applicable)."""
+    ceilings = {"transfer": 0.3}
+    return {
+        kind: copies.copied(make(), poisoned["nothing"], ceilings.get(kind, 0.9)) for kind, make in copies.KINDS.items()
+    }
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from redan.evidence.extracted import ExtractionPart
 from redan.evidence.folder import is_url
 from redan.evidence.poisoned import PoisoningPart
-from redan.evidence.report import Report, RequirementPart
+from redan.evidence.report import AttackerPart, Report, RequirementPart
 from redan.evidence.requirement import Metric, Requirement
 from redan.evidence.verdict import judge
 
@@ -28,8 +29,9 @@ def log_report(report: Report, *, prefix: str = "redan", evidence: bool = True) 
     Metrics, `<prefix>/<metric>/<attacker>/…` with what the name may not hold as "_": rate (k / n; rows that errored or
     stayed undecided count as broken), low and high (the two-sided interval at the report's confidence), n, errors,
     undecided. Clean accuracy and the robust accuracy against each attacker that was assessed are there in any case, and
-    of one who changes training rows what the strongest poison does at the whole share (n: victims); other metrics
-    where the report has a requirement of them. Tags, `<prefix>.…`: verdict, exit_code, reasons, run,
+    of one who changes training rows what the strongest poison does at the whole share (n: victims); of one who copies
+    the model what the strongest extractor's whole budget buys (n: copies; queries and usd: what a copy takes). Other
+    metrics where the report has a requirement of them. Tags, `<prefix>.…`: verdict, exit_code, reasons, run,
     mode, seed, digests, and the verdict of each requirement. Artifacts, below `<prefix>/`: report.json and, if
     `evidence`, the run folder under its id, unless it lies elsewhere than on this machine.
 
@@ -45,25 +47,32 @@ def log_report(report: Report, *, prefix: str = "redan", evidence: bool = True) 
 
 def _metrics(report: Report, prefix: str) -> dict[str, float]:
     """Every rate with its interval and counts, by MLflow's name."""
-    assessed = [part.name for part in report.attackers if part.assessed and part.poisoning is None]
+    assessed = [part.name for part in report.attackers if part.assessed and part.counts is not None]
     always = [Requirement(metric=Metric.ROBUST_ACCURACY, at_least=0.0, against=name) for name in assessed]
     if assessed:
         always.append(Requirement(metric=Metric.CLEAN_ACCURACY, at_least=0.0))
     names = _names(report)
     found = {
-        f"{metric}/{names[part.name]}": figures
-        for part in report.attackers
-        if part.poisoning is not None
-        for metric, figures in _poisoned(part.poisoning)
+        f"{metric}/{names[part.name]}": figures for part in report.attackers for metric, figures in _of_models(part)
     }
     judged = (*judge(report, always).requirements, *report.requirements)
-    found |= {_key(part, names, "/"): _figures(part) for part in judged}
+    for part in judged:
+        key = _key(part, names, "/")
+        found[key] = found.get(key, {}) | _figures(part)
     return {
         f"{prefix}/{key}/{figure}": float(value)
         for key, figures in found.items()
         for figure, value in figures.items()
         if value is not None
     }
+
+
+def _of_models(part: AttackerPart) -> Iterator[tuple[str, dict[str, float | None]]]:
+    """What was measured over trained models."""
+    if part.poisoning is not None:
+        yield from _poisoned(part.poisoning)
+    if part.extraction is not None:
+        yield from _copied(part.extraction)
 
 
 def _poisoned(part: PoisoningPart) -> Iterator[tuple[str, dict[str, float | None]]]:
@@ -76,6 +85,21 @@ def _poisoned(part: PoisoningPart) -> Iterator[tuple[str, dict[str, float | None
     for metric, mean in ((success, point.success), (Metric.POISONED_ACCURACY, point.accuracy)):
         if mean is not None:
             known = {"rate": mean.value, "low": mean.low, "high": mean.high}
+            n = len(mean.each) + point.errors + point.undecided
+            yield metric, {**known, "n": n, "errors": point.errors, "undecided": point.undecided}
+
+
+def _copied(part: ExtractionPart) -> Iterator[tuple[str, dict[str, float | None]]]:
+    """What the copies of the strongest extractor do that the attacker's whole budget buys."""
+    strongest = next((each for each in part.extractors if each.name == part.strongest and each.points), None)
+    if strongest is None:
+        return
+    point = strongest.points[0]
+    fidelity = next((each.fidelity for each in point.compared if each.rows == part.rows), None)
+    transfer = None if point.transfer is None else point.transfer.success
+    for metric, mean in ((Metric.EXTRACTION_FIDELITY, fidelity), (Metric.TRANSFER_SUCCESS, transfer)):
+        if mean is not None:
+            known = {"rate": mean.value, "low": mean.low, "high": mean.high, "queries": point.paid, "usd": point.usd}
             n = len(mean.each) + point.errors + point.undecided
             yield metric, {**known, "n": n, "errors": point.errors, "undecided": point.undecided}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import ROUND_HALF_EVEN, Decimal
 
-__all__ = ["NONE", "capital", "percent", "points", "sentence", "share", "tenths"]
+__all__ = ["NONE", "capital", "days", "money", "percent", "points", "sentence", "share", "tenths", "usd"]
 
 NONE = "–"
 
@@ -55,3 +55,33 @@ def points(value: float) -> str:
     shown = f"{abs(tenths(value, ROUND_HALF_EVEN))}"
     sign = "" if not float(shown) else "+" if value > 0 else "−"
     return f"{sign}{shown}\N{NO-BREAK SPACE}points"
+
+
+def money(value: float | None) -> str:
+    """US dollars in a column of such, or a dash; below ten cents with two digits that count.
+
+    >>> money(1234.5), money(0.00042), money(None)
+    ('1,234.50', '0.00042', '–')
+    """
+    if value is None:
+        return NONE
+    return f"{value:,.2f}" if value >= 0.1 or not value else f"{value:.2g}"
+
+
+def usd(value: float) -> str:
+    r"""Money in US dollars.
+
+    >>> usd(1234.5).replace("\N{NO-BREAK SPACE}", " ")
+    '1,234.50 USD'
+    """
+    return f"{money(value)}\N{NO-BREAK SPACE}USD"
+
+
+def days(value: float) -> str:
+    r"""A time in days, two digits below ten.
+
+    >>> days(19.6).replace("\N{NO-BREAK SPACE}", " "), days(1).replace("\N{NO-BREAK SPACE}", " ")
+    ('20 days', '1 day')
+    """
+    shown = f"{value:,.0f}" if value >= 9.95 else f"{value:.2g}"
+    return f"{shown}\N{NO-BREAK SPACE}{'day' if shown == '1' else 'days'}"

@@ -14,7 +14,17 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from redan.evidence.report import AttackerPart, ClassPart, Report
-from redan.report import axes, plots, poison_plots, poison_words, words
+from redan.report import (
+    axes,
+    extraction_plots,
+    extraction_tiles,
+    extraction_words,
+    plots,
+    poison_plots,
+    poison_words,
+    words,
+)
+from redan.report.figures import days, money
 from redan.report.gallery import Gallery, Picture, pictures
 from redan.report.poison_gallery import PoisonPicture, poison_pictures
 from redan.report.untrusted import cleaned, visible
@@ -51,6 +61,9 @@ def _page(report: Report, shown: tuple[tuple[str, Picture], ...], planted: dict[
         axes=axes,
         poison=poison_words,
         poison_plots=poison_plots,
+        copying=extraction_words,
+        copying_plots=extraction_plots,
+        copying_tiles=extraction_tiles.tiles,
         planted=lambda part: next((planted.get(i) for i, each in enumerate(report.attackers) if each is part), None),
         style=style,
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii"),
@@ -69,7 +82,9 @@ def _environment() -> tuple[Environment, str]:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(sentence=words.sentence, capital=words.capital, percent=words.percent)
+    environment.filters.update(
+        sentence=words.sentence, capital=words.capital, percent=words.percent, money=money, days=days
+    )
     return environment, loader.get_source(environment, "page.css")[0]
 
 

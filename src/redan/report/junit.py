@@ -10,7 +10,7 @@ from __future__ import annotations
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from redan.evidence.report import Report, Verdict
-from redan.report import poison_words
+from redan.report import extraction_words, poison_words
 from redan.report.untrusted import cleaned
 from redan.report.words import asked, found, must, next_steps, noted, sentence
 
@@ -67,10 +67,12 @@ def _attackers(root: Element, report: Report) -> Element:
         case = _case(suite, part.kind, part.name)
         if part.poisoning is not None:
             said = [*poison_words.headline(report, part, part.poisoning)]
-            if poison_words.whole(part.poisoning) is None:
-                SubElement(case, "skipped", message="; ".join(said))
-            said += poison_words.left_out(part.poisoning)
-            SubElement(case, "system-out").text = "\n".join(map(sentence, said))
+            known = poison_words.whole(part.poisoning) is not None
+            _told(case, said, poison_words.left_out(part.poisoning), known=known)
+        elif part.extraction is not None:
+            said = [*extraction_words.headline(part.extraction)]
+            known = extraction_words.whole(part.extraction) is not None
+            _told(case, said, extraction_words.left_out(part.extraction), known=known)
         elif part.counts is None:
             SubElement(case, "skipped", message=part.reason or part.status)
         else:
@@ -78,6 +80,13 @@ def _attackers(root: Element, report: Report) -> Element:
             far = f"{c.broken} of {c.right} right rows broken, {c.robust} of {c.drawn} robust"
             SubElement(case, "system-out").text = far
     return suite
+
+
+def _told(case: Element, said: list[str], left: list[str], *, known: bool) -> None:
+    """What trained models showed of an attacker; skipped where nothing is known. left: what was not done to its end."""
+    if not known:
+        SubElement(case, "skipped", message="; ".join(said))
+    SubElement(case, "system-out").text = "\n".join(map(sentence, [*said, *left]))
 
 
 def _preflight(root: Element, report: Report) -> Element:

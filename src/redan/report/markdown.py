@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from redan.evidence.poisoned import PoisoningPart
 from redan.evidence.report import AttackerPart, Report, Verdict
-from redan.report import poison_words
-from redan.report.poison_tables import tables
+from redan.report import extraction_tables, extraction_words, poison_tables, poison_words
+from redan.report.means import Table
 from redan.report.untrusted import cleaned
 from redan.report.words import (
     NONE,
@@ -69,8 +68,14 @@ def _blocks(report: Report) -> Iterator[str]:
     if report.attackers:
         yield _attackers(report)
     for part in report.attackers:
-        if part.poisoning is not None:
-            yield from _poisoning(report, part, part.poisoning)
+        if (poison := part.poisoning) is not None:
+            said, left = poison_words.headline(report, part, poison), poison_words.left_out(poison)
+            title = "Victims detectors repairs and certificate"
+            yield from _of_models(f"Poisoning by {part.name}", said, title, poison_tables.tables(poison), left)
+        if (copied := part.extraction) is not None:
+            said, left = extraction_words.headline(copied), extraction_words.left_out(copied)
+            title = "Budgets copies and milestones"
+            yield from _of_models(f"Copying by {part.name}", said, title, extraction_tables.tables(copied), left)
     if notes := noted(report):
         yield "**Be careful:**\n\n" + _listed(notes)
     if report.shows_not:
@@ -97,6 +102,8 @@ def _attacker(part: AttackerPart) -> tuple[str, ...]:
     what = ", ".join(word for word in (part.kind, part.change) if word)
     if part.poisoning is not None:
         return (part.name, what, poison_words.reached(part.poisoning), NONE)
+    if part.extraction is not None:
+        return (part.name, what, extraction_words.reached(part.extraction), NONE)
     if part.counts is None:
         return (part.name, what, f"{part.status}: {part.reason}", NONE)
     far = f"{part.counts.broken:,} of {part.counts.right:,} right rows broken"
@@ -104,15 +111,16 @@ def _attacker(part: AttackerPart) -> tuple[str, ...]:
     return (part.name, what, far, ", ".join(f"{c.name} ({c.robust} of {c.drawn})" for c in worst) or NONE)
 
 
-def _poisoning(report: Report, attacker: AttackerPart, part: PoisoningPart) -> Iterator[str]:
-    yield f"**Poisoning by {escaped(attacker.name)}:** " + " ".join(
-        escaped(sentence(line)) for line in poison_words.headline(report, attacker, part)
-    )
-    found = [_table(each.heads, each.rows) for each in tables(part)]
-    if left := poison_words.left_out(part):
+def _of_models(
+    who: str, headline: Iterable[str], title: str, tables: Iterable[Table], left: Sequence[str]
+) -> Iterator[str]:
+    """What trained models showed of an attacker: sentences, tables below a title, and what was not done to its end."""
+    yield f"**{escaped(who)}:** " + " ".join(escaped(sentence(line)) for line in headline)
+    found = [_table(each.heads, each.rows) for each in tables]
+    if left:
         found.append(_listed(left))
     if found:
-        yield _folded("Victims detectors repairs and certificate", "\n\n".join(found))
+        yield _folded(title, "\n\n".join(found))
 
 
 def _facts(report: Report) -> str:

@@ -15,11 +15,10 @@ from rich.text import Text
 
 from redan.evidence.comparison import Compared
 from redan.evidence.paired import Change
-from redan.evidence.poisoned import PoisoningPart
 from redan.evidence.report import AttackerPart, CheckPart, CurvePart, PlanPart, Report, RequirementPart, Verdict
 from redan.evidence.requirement import Direction
-from redan.report import poison_words, words
-from redan.report.poison_tables import tables
+from redan.report import extraction_tables, extraction_words, poison_tables, poison_words, words
+from redan.report.means import Table as Figures
 
 _COLOR = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.INCONCLUSIVE: "bold yellow"}
 _NONE = "–"
@@ -73,7 +72,7 @@ def _cells(part: RequirementPart) -> tuple[str, ...]:
 
 
 def _counted(part: RequirementPart) -> str:
-    """k of n rows, or how many victims a mean is of."""
+    """k of n rows, or how many victims or copies a mean is of."""
     if part.n is None:
         return _NONE
     return f"{part.n:,} {words.counted(part)}" if part.k is None else f"{part.k:,} of {part.n:,}"
@@ -101,8 +100,12 @@ def requirements(report: Report) -> RenderableType:
 
 def attacker(report: Report, part: AttackerPart) -> RenderableType:
     """How far one attacker got, attack by attack, and what it cost them."""
-    if part.poisoning is not None:
-        return _poisoning(report, part, part.poisoning)
+    if (poison := part.poisoning) is not None:
+        told, left = poison_words.headline(report, part, poison), poison_words.left_out(poison)
+        return _of_models(part, poison.goal, told, poison_tables.tables(poison), left, poison.notes)
+    if (copied := part.extraction) is not None:
+        told, left = extraction_words.headline(copied), extraction_words.left_out(copied)
+        return _of_models(part, copied.goal, told, extraction_tables.tables(copied), left, copied.notes)
     if part.counts is None:
         return Text.assemble((part.name, "bold"), f"  {part.kind}, {part.status}: {part.reason}")
     about = [part.kind, part.change, f"knowledge: {part.knowledge}"]
@@ -131,19 +134,29 @@ def attacker(report: Report, part: AttackerPart) -> RenderableType:
     return Group(*lines)
 
 
-def _poisoning(report: Report, part: AttackerPart, poisoning: PoisoningPart) -> RenderableType:
-    """What victims, detectors and repairs showed of an attacker who changes training rows."""
-    lines: list[RenderableType] = [Text.assemble((part.name, "bold"), f"  {part.kind}, {poisoning.goal}")]
-    lines += [_indented(Text(words.sentence(said))) for said in poison_words.headline(report, part, poisoning)]
-    for each in tables(poisoning):
+def _of_models(
+    part: AttackerPart,
+    goal: str,
+    headline: Iterable[str],
+    tables: Iterable[Figures],
+    left: Sequence[str],
+    notes: Sequence[str],
+) -> RenderableType:
+    """What trained models showed of an attacker: victims of one who changes training rows, copies of one who copies.
+
+    left: what was not done to its end, and why.
+    """
+    lines: list[RenderableType] = [Text.assemble((part.name, "bold"), f"  {part.kind}, {goal}")]
+    lines += [_indented(Text(words.sentence(said))) for said in headline]
+    for each in tables:
         table = _table(each.heads, right=range(1, len(each.heads)))
         for name, *figures in each.rows:
             table.add_row(Text(name), *map(Text, figures))
         lines.append(_indented(table))
-    if left := poison_words.left_out(poisoning):
+    if left:
         lines.append(_indented(_listed("–", left, "dim")))
-    if notes := [*(f"{d.name}: {d.detail}" for d in words.doubts(part)), *poisoning.notes]:
-        lines.append(_indented(_listed("!", notes, "yellow")))
+    if careful := [*(f"{d.name}: {d.detail}" for d in words.doubts(part)), *notes]:
+        lines.append(_indented(_listed("!", careful, "yellow")))
     return Group(*lines)
 
 

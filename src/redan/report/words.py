@@ -20,7 +20,7 @@ from redan.evidence.report import (
 )
 from redan.evidence.requirement import Direction, Metric
 from redan.evidence.statistics import lower_bound, upper_bound
-from redan.report import poison_words
+from redan.report import extraction_advice, poison_words
 from redan.report.figures import NONE, capital, percent, sentence, tenths
 
 __all__ = [
@@ -56,10 +56,12 @@ _TITLES = {
     Metric.ATTACK_SUCCESS_RATE: "share of right rows broken",
     Metric.BACKDOOR_SUCCESS: "share of triggered rows answered as the attacker wants",
     Metric.POISONED_ACCURACY: "accuracy after training on poisoned rows",
+    Metric.EXTRACTION_FIDELITY: "agreement of a stolen copy",
+    Metric.TRANSFER_SUCCESS: "share of right rows broken by inputs made on a stolen copy",
 }
 _CHOSEN = "share of chosen rows answered as the attacker wants"
-_VICTIMS = "share of victims"
-"""The unit of what is measured over trained victims."""
+_VICTIMS, _COPIES = "share of victims", "share of copies"
+"""The units of what is measured over trained victims and stolen copies."""
 
 
 def _bound(value: float, direction: str, at: float) -> str:
@@ -94,7 +96,7 @@ def titled(part: RequirementPart) -> str:
 
 
 def found(part: RequirementPart) -> str:
-    """What was observed of a requirement, and of how many rows or victims."""
+    """What was observed of a requirement, and of how many rows, victims or copies."""
     if part.value is None:
         return "not measured"
     value = percent(part.value) if part.metric.is_rate else f"{part.value:.4g}"
@@ -105,7 +107,7 @@ def found(part: RequirementPart) -> str:
 
 def counted(part: RequirementPart) -> str:
     """What a requirement's n counts."""
-    return "victims" if part.unit == _VICTIMS else "rows"
+    return {_VICTIMS: "victims", _COPIES: "copies"}.get(part.unit, "rows")
 
 
 def sure(report: Report, part: RequirementPart) -> str:
@@ -200,6 +202,8 @@ def _mend(report: Report, part: RequirementPart) -> Iterator[str]:
         yield "Mend the model before its robustness: it misses a requirement without any attacker"
     elif attacker is not None and attacker.poisoning is not None:
         yield from poison_words.advice(attacker, attacker.poisoning)
+    elif attacker is not None and attacker.extraction is not None and part.direction is Direction.AT_MOST:
+        yield from extraction_advice.advice(attacker, attacker.extraction, part)
     elif attacker is None or attacker.kind != "evasion":
         yield f"Change the model or its defenses against {part.against}, then assess again"
     else:
@@ -218,6 +222,8 @@ def _settle(report: Report, part: RequirementPart) -> Iterator[str]:
         yield f"Find out why before you trust a pass against {part.against}: {why}"
     if part.rows_to_decide is not None and part.unit == _VICTIMS:
         yield f"Train about {part.rows_to_decide:,} victims of each attack, then assess again"
+    elif part.rows_to_decide is not None and part.unit == _COPIES:
+        yield f"Make about {part.rows_to_decide:,} copies by each extractor (extraction: copies), then assess again"
     elif part.rows_to_decide is not None:
         yield f"Draw about {part.rows_to_decide:,} rows (statistics: rows), then assess again"
     elif part.value == part.threshold:
@@ -262,6 +268,7 @@ def noted(report: Report) -> list[str]:
     found = [f"{a.name}: {d.name}: {d.detail}" for a in report.attackers for d in doubts(a)]
     found += [f"{a.name}: tried again, {retry}" for a in report.attackers for retry in retried(a)]
     found += [f"{a.name}: {note}" for a in report.attackers if a.poisoning for note in a.poisoning.notes]
+    found += [f"{a.name}: {note}" for a in report.attackers if a.extraction for note in a.extraction.notes]
     return found + cautions(report)
 
 
@@ -288,10 +295,10 @@ def cautions(report: Report) -> list[str]:
         for check in report.preflight
         if check.status != "pass"
     ]
-    poisoners = {part.name for part in report.attackers if part.poisoning is not None}
+    units = {part.name: "victims" for part in report.attackers if part.poisoning is not None}
+    units |= {part.name: "copies" for part in report.attackers if part.extraction is not None}
     said += [
-        f"{e.rows:,} {'victims' if e.attacker in poisoners else 'rows'} could not be judged: {e.reason} "
-        f"(first: {e.first})"
+        f"{e.rows:,} {units.get(e.attacker, 'rows')} could not be judged: {e.reason} (first: {e.first})"
         for e in report.errors
     ]
     said += [f"skipped on request: {name}" for name in report.skipped]
