@@ -13,6 +13,8 @@ from pathlib import Path
 from redan.assessment.build import added_attacks, build
 from redan.assessment.calls import calls_line, ledgered, money
 from redan.assessment.distrust import distrust
+from redan.assessment.extraction import extract
+from redan.assessment.extraction_scene import ground_of
 from redan.assessment.measuring import on_levels
 from redan.assessment.opening import begin, check_parts, first_line, on_path, reopened, same_run
 from redan.assessment.pictures import keep_pictures
@@ -52,7 +54,8 @@ def _read(threat_model: str | PathLike[str], *, trust_pickle: bool = False) -> P
     x, y = checked_rows(built.x, built.y, built.target, built.task)
     built = replace(built, x=x, y=y)
     shop = Workshop(loaded.path).checked() if steps.poisonings else None
-    return Prepared(loaded, steps, built, tuple(row_names(x, built.ids)), (), shop)
+    grounds = {each.attacker.name: ground_of(loaded, built, each) for each in steps.extractions}
+    return Prepared(loaded, steps, built, tuple(row_names(x, built.ids)), (), shop, grounds)
 
 
 def read_run(threat_model: str | PathLike[str], head: RunLine, *, trust_pickle: bool = False) -> Prepared:
@@ -161,6 +164,7 @@ def _sat(work: Session, start: float, *, resumed: bool) -> None:
         why, rows, hit = _worked(work)
         if not hit:
             distrust(work, rows)
+            extract(work)
             poison(work)
             hit = [work.purse.hit] if work.purse.hit else []
     except BaseException as error:
@@ -189,7 +193,7 @@ def _limits(ready: Prepared, said: Limits) -> Limits:
     """What we spend: as the caller says, and else as the file does."""
     model = ready.loaded.model
     usd = model.limits.usd if said.usd is None else said.usd
-    if usd is not None and not any(campaign.capability.price for campaign in ready.plan.campaigns):
+    if usd is not None and not ready.plan.price:
         raise SettingError(
             "a limit in US dollars limits nothing, because no attacker's queries have a price; give "
             "capability.usd_per_1000_queries"
@@ -223,6 +227,7 @@ def _begun(ready: Prepared, out: str | PathLike[str] | None, gate: bool | None) 
         gate=model.statistics.gate if gate is None else gate,
         eight_bit=isinstance(model.system.inputs, ImageInputs) and on_levels(ready.built.x, ready.built.target.bounds),
         shop=ready.shop,
+        grounds=ready.grounds,
     )
     return folder, begin(folder, head, ready.loaded.content)
 

@@ -47,6 +47,7 @@ class Built:
     model_digest: str | None
     data_digest: str | None
     notes: tuple[str, ...]
+    ranges: Ranges | None = None  # that columns were scaled by
 
 
 def _digest_of(found: Sequence[Served]) -> str | None:
@@ -94,6 +95,7 @@ def build(model: ThreatModel, folder: Path, *, trust_pickle: bool = False) -> Bu
         model_digest=_digest_of([main, *(each for held in lent.values() for each in held)]),
         data_digest=test.digest,
         notes=notes,
+        ranges=ranges,
     )
 
 

@@ -46,14 +46,9 @@ def money(target: Target[Tensor], plan: Plan, *, resumed: bool) -> Callable[[], 
     """
     if not is_remote(target):
         return None
-    ledger, price = target.ledger, _price(plan)
+    ledger, price = target.ledger, plan.price
     before = ledger.bill.rows * price if resumed else 0.0
     return lambda: ledger.bill.rows * price - before
-
-
-def _price(plan: Plan) -> float:
-    """Of one row of a request: that of the attackers' queries, the highest of them."""
-    return max((campaign.capability.price for campaign in plan.campaigns), default=0.0)
 
 
 def settled(target: Target[Tensor]) -> None:
@@ -78,7 +73,7 @@ def calls_line(target: Target[Tensor], plan: Plan) -> list[CallsLine]:
         unknown=list(target.ledger.unknown),
         rows=bill.rows,
         replayed=bill.replayed,
-        usd=bill.rows * _price(plan) or None,
+        usd=bill.rows * plan.price or None,
         notes=list(target.notes),
     )
     return [CallsLine(calls=calls)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,11 +14,13 @@ from typing import Any
 from torch import Tensor
 
 from redan.assessment.build import Built
-from redan.assessment.parts import change_of, goal_of, plan_parts, standard_heads, techniques_of
+from redan.assessment.extraction_scene import Ground
+from redan.assessment.parts import answers_of, change_of, goal_of, plan_parts, standard_heads, techniques_of
 from redan.assessment.preflight import Finding
 from redan.assessment.workshop import Workshop
 from redan.engine.intake import probes
 from redan.errors import EvidenceError
+from redan.evidence.extraction_lines import ExtractionHead, ExtractorHead
 from redan.evidence.folder import MODEL, RunFolder, digest, file_digest
 from redan.evidence.log import AttackerHead, AttackHead, RunLine
 from redan.evidence.poison_lines import PoisonerHead, PoisoningHead, PoisonPoint
@@ -29,6 +31,7 @@ from redan.targets import Affine, Paired, Target, TorchTarget
 from redan.targets.fast import Cheaper, recorded
 from redan.targets.torch import accelerated
 from redan.threat import attackers as who
+from redan.threat.extractors import ExtractionCampaign
 from redan.threat.file import Loaded
 from redan.threat.planner import Campaign, Plan
 from redan.threat.poisoners import Point, PoisonCampaign
@@ -41,6 +44,7 @@ _MEANT = {
     "data": "the data",
     "rows": "the rows drawn",
     "training": "the training rows, or the file with the training function",
+    "extraction": "the rows that extraction asks about, or the function of its surrogates",
     "redan": "redan itself",
 }
 
@@ -77,6 +81,7 @@ def first_line(
     gate: bool,
     eight_bit: bool,
     shop: Workshop | None = None,
+    grounds: Mapping[str, Ground] | None = None,
 ) -> RunLine:
     """What a run's log begins with. run: `digests`."""
     model = loaded.model
@@ -89,7 +94,7 @@ def first_line(
         ids=list(names),
         labels=built.y.tolist(),
         requirements=list(model.requirements),
-        attackers=_attackers(plan, model, shop),
+        attackers=_attackers(plan, model, shop, grounds or {}),
         preflight=checks,
         plan=plan_parts(plan),
         standards=standard_heads(model),
@@ -106,13 +111,17 @@ def first_line(
     )
 
 
-def _attackers(plan: Plan, model: ThreatModel, shop: Workshop | None) -> list[AttackerHead]:
+def _attackers(
+    plan: Plan, model: ThreatModel, shop: Workshop | None, grounds: Mapping[str, Ground]
+) -> list[AttackerHead]:
     """Every attacker in the order of the file."""
     impacts = model.system.impact
     found = {each.attacker.name: _attacker(each, _about(each.attacker, impacts)) for each in plan.campaigns}
     for each in plan.poisonings:
         points = each.points if shop is None else shop.points(each)
         found[each.attacker.name] = _poisoner(each, points, plan, model)
+    for copier in plan.extractions:
+        found[copier.attacker.name] = _extractor(copier, grounds[copier.attacker.name], model)
     return [found[attacker.name] for attacker in model.attackers if attacker.name in found]
 
 
@@ -148,6 +157,32 @@ def _poisoner(campaign: PoisonCampaign, points: Sequence[Point], plan: Plan, mod
             margin=said.margin,
             inspected=said.detect,
             parts=0 if said.certify is None else said.certify.parts * said.certify.copies,
+        ),
+    )
+
+
+def _extractor(campaign: ExtractionCampaign, ground: Ground, model: ThreatModel) -> AttackerHead:
+    said = model.extraction
+    return AttackerHead(
+        **_about(campaign.attacker, model.system.impact),
+        radius=None,
+        knowledge=str(campaign.attacker.knowledge),
+        usd_per_1000_queries=campaign.attacker.capability.usd_per_1000_queries,
+        status="assessed",
+        reason=None,
+        attacks=[],
+        extraction=ExtractionHead(
+            goal="fidelity" if campaign.transfer is None else "transfer",
+            rows=ground.rows,
+            transfer=campaign.transfer,
+            extractors=[ExtractorHead(name=each.name, techniques=list(each.techniques)) for each in campaign.attacks],
+            copies=said.copies,
+            points=list(campaign.points),
+            answers=answers_of(campaign.view),
+            pool=ground.pool_words,
+            queries_per_day=said.queries_per_day,
+            notes=list(ground.notes),
+            doubts=list(ground.doubts),
         ),
     )
 

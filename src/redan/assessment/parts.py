@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from redan.evidence.log import StandardHead
 from redan.evidence.report import PlanPart
+from redan.extraction.customer import Shows, View
 from redan.threat import attackers as who
 from redan.threat.parts import Part
 from redan.threat.planner import Plan
@@ -21,6 +22,15 @@ def change_of(attacker: who.Attacker) -> str | None:
             of = f" of {', '.join(capability.sources)}" if capability.sources else ""
             return f"{100 * capability.share:g} % of the training rows{of}, {labels}"
     return None
+
+
+def answers_of(view: View) -> str:
+    """What an answer holds for its customer, in words."""
+    if view.shows is Shows.LABELS:
+        return "the class alone"
+    scores = "raw scores" if view.shows is Shows.RAW else "probabilities"
+    cut = "" if view.top is None else f", the {view.top} largest"
+    return scores + cut + ("" if view.decimals is None else f", rounded to {view.decimals} decimals")
 
 
 def goal_of(attacker: who.Attacker) -> str:

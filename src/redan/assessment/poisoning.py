@@ -303,7 +303,7 @@ def _told(session: Session, doing: str, total: int) -> Callable[[int], None]:
     def tell(count: int) -> None:
         if session.watch is not None and total:
             progress = Progress(count / total, 0, count, total)
-            session.watch(Stage("training", 1, 1, progress, session.folder.url, doing, trains=True))
+            session.watch(Stage("training", 1, 1, progress, session.folder.url, doing, counts="models"))
 
     tell(0)
     return tell

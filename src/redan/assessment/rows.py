@@ -18,7 +18,7 @@ from redan.threat import system as said
 from redan.threat.inputs import ImageInputs, TableInputs, TensorInputs
 from redan.threat.schema import ThreatModel
 
-__all__ = ["TASK", "Rows", "array_inputs", "order_of", "rows_of"]
+__all__ = ["TASK", "Rows", "array_inputs", "order_of", "pool_rows", "rows_of"]
 
 TASK = {
     said.Task.CLASSIFICATION: Task.CLASS,
@@ -48,6 +48,26 @@ def rows_of(model: ThreatModel, folder: Path, split: said.Split) -> Rows | None:
     y = _right_answers(samples.y, TASK[model.system.task])
     whole = found or digest(np.ascontiguousarray(x).tobytes() + samples.y.tobytes())
     return Rows(replace(samples, x=x, y=y, split=str(split)), whole, notes)
+
+
+def pool_rows(model: ThreatModel, folder: Path, source: str | said.DataFile) -> tuple[NDArray[Any], str]:
+    """The rows (N, …) that an attacker asks about, and the digest of where they came from. Their labels, if there are
+    any, are not used. Raises a RedanError that names the key."""
+    key = "extraction.pool"
+    match source:
+        case said.DataFile(path=path, x=str(array)):
+            samples = read_file(folder / path, x=array, y=array)
+            found = file_digest(folder / path)
+        case said.DataFile():
+            raise NotBuiltError(f"{key}.x with several columns is not built yet; save the inputs as one array")
+        case _:
+            where = f"{key} '{source}'"
+            made = called(named(str(source), folder, where), where, folder)
+            if not isinstance(made, dict) or "x" not in made:
+                raise DataError(f"{where} must return a dict with x, got {type(made).__name__}")
+            samples, found = from_arrays(made, where, x="x", y="x"), ""
+    x, _ = _inputs(samples.x, array_inputs(model))
+    return x, found or digest(np.ascontiguousarray(x).tobytes())
 
 
 def order_of(model: ThreatModel, rows: int) -> NDArray[np.int64]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
 from redan.assessment.build import Built
+from redan.assessment.extraction_scene import Ground
 from redan.assessment.opening import digests
 from redan.assessment.preflight import Finding
 from redan.assessment.workshop import Workshop
 from redan.engine.block import Job
 from redan.engine.run import Progress
 from redan.errors import SettingError
-from redan.evidence.folder import RunFolder
+from redan.evidence.folder import RunFolder, digest
 from redan.evidence.summary import Summary
 from redan.oracle import Purse
 from redan.robustness import Mode, eot_of
@@ -33,8 +34,8 @@ class Stage:
     folder: str
     doing: str | None = None
     """None for its attacks; else that they are examined, which retry is tried, or what models are trained on."""
-    trains: bool = False
-    """Whether it is models that are counted, and not rows."""
+    counts: str | None = None
+    """What is counted, in words: models, answers; None: rows of an attack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +49,18 @@ class Prepared:
     findings: tuple[Finding, ...]
     shop: Workshop | None = None
     """Where victims are trained; None where nobody poisons."""
+    grounds: Mapping[str, Ground] = field(default_factory=dict)
+    """What extraction attackers have, by their names."""
 
     @property
     def digests(self) -> dict[str, str | None]:
         """sha256 of everything that decides the run."""
         found = digests(self.loaded, self.built, self.names)
-        return found if self.shop is None else {**found, "training": self.shop.digest_of_training}
+        if self.shop is not None:
+            found["training"] = self.shop.digest_of_training
+        if self.grounds:
+            found["extraction"] = digest("\n".join(each.digest for each in self.grounds.values()).encode())
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ def assess(
             nonlocal folder
             folder = stage.folder
             name = stage.attacker if stage.doing is None else f"{stage.attacker}: {stage.doing}"
-            draw(name, stage.progress, trains=stage.trains)
+            draw(name, stage.progress, counts=stage.counts)
 
         try:
             report = run_assessment(

@@ -31,8 +31,8 @@ def columns() -> tuple[TextColumn | BarColumn | TimeRemainingColumn, ...]:
 class Draw(Protocol):
     """Draws how far something is."""
 
-    def __call__(self, attacker: str, now: Progress, *, trains: bool = False) -> None:
-        """trains: whether it is models that are counted, and not rows."""
+    def __call__(self, attacker: str, now: Progress, *, counts: str | None = None) -> None:
+        """counts: what is counted, in words; None: rows of an attack."""
         ...
 
 
@@ -48,10 +48,10 @@ def bars(*, quiet: bool = False) -> Iterator[Draw]:
     drawn = Bars(*columns(), console=console, disable=quiet or not console.is_terminal, transient=True, expand=True)
     with drawn as progress:
 
-        def watch(attacker: str, now: Progress, *, trains: bool = False) -> None:
+        def watch(attacker: str, now: Progress, *, counts: str | None = None) -> None:
             if attacker not in tasks:
                 tasks[attacker] = progress.add_task(attacker, total=1.0, detail="")
-            detail = f"{now.settled:,}/{now.rows:,} models" if trains else _settled(now)
+            detail = _settled(now) if counts is None else f"{now.settled:,}/{now.rows:,} {counts}"
             progress.update(tasks[attacker], completed=now.share, detail=detail)
 
         yield watch

@@ -41,6 +41,8 @@ class ExtractionHead(LogPart):
     pool: str
     queries_per_day: float | None
     notes: list[str]
+    doubts: list[str]
+    """Why copies may be worse than a real attacker's: agreement below a threshold then shows nothing."""
 
 
 class Compared(LogPart):

@@ -30,7 +30,7 @@ from redan.evidence.log import (
 from redan.evidence.poison_lines import CertifiedLine, InspectedLine, VictimLine, VotesLine
 from redan.evidence.poison_tally import PoisonTally, plain
 from redan.evidence.poisoned import PoisonerPart, PoisoningPart
-from redan.evidence.report import AttackerPart, CallsPart, Report, RetryPart, RunPart, Tried, Verdict
+from redan.evidence.report import AttackerPart, CallsPart, Diagnosis, Doubt, Report, RetryPart, RunPart, Tried, Verdict
 from redan.evidence.risk import ranked
 from redan.evidence.standing import standing
 from redan.evidence.tally import Tally
@@ -243,7 +243,7 @@ class Summary:
         if (extraction := self.extractions.get(head.name)) is not None:
             copied = extraction.part(self.head.confidence, cut=cut)
             why = None if copied.measured else _first_reason(copied.extractors, "no copy could be made")
-            return self._unattacked(about, why, extraction=copied)
+            return self._unattacked(about, why, extraction=copied, doubts=extraction.about.doubts)
         if (tally := self.tallies.get(head.name)) is None:
             return self._unattacked(about, head.reason)
         attacks, retries = tally.attacks(rows, cut), tally.retries(rows)
@@ -268,6 +268,7 @@ class Summary:
         *,
         poisoning: PoisoningPart | None = None,
         extraction: ExtractionPart | None = None,
+        doubts: Sequence[str] = (),
     ) -> AttackerPart:
         """Of an attacker without rows of their own: one who poisons or copies, or who was not assessed. why not."""
         of_models = poisoning or extraction
@@ -280,7 +281,9 @@ class Summary:
             by_class=[],
             curve=[],
             success_8bit=None,
-            diagnosis=[],
+            diagnosis=[
+                Diagnosis(name="rows to ask", status=Doubt.SUSPICIOUS, detail=each, blocks_pass=True) for each in doubts
+            ],
             retries=[],
             poisoning=poisoning,
             extraction=extraction,

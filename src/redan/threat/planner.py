@@ -14,11 +14,13 @@ from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
 from redan.perturbations.spatial import Spatial
 from redan.protocols import Access, Attack, Ball, Bounded, cost, is_ball, needs
+from redan.registry.extractors import extractor
 from redan.registry.poisoners import poisoner
 from redan.robustness import Mode, Named, attacks_of, eot_of
 from redan.threat import attackers as who
 from redan.threat import system as said
 from redan.threat.changes import Change, L0Change, L1Change, L2Change, LinfChange, SpatialChange, SpatialLimits
+from redan.threat.extractors import ExtractionCampaign, extraction_campaign, mismatch
 from redan.threat.poisoners import PoisonCampaign, poison_campaign, unfit, untestable
 from redan.threat.schema import ThreatModel
 from redan.threat.techniques import Technique, techniques, unrealistic
@@ -84,13 +86,23 @@ class Campaign:
 class Plan:
     """Every attacker's campaign, and every technique with its reason: each has one status.
 
-    poisonings: poisoning attackers who can be tried; those who cannot are among the campaigns, with the reason.
+    poisonings, extractions: attackers of those kinds who can be tried; those who cannot are among the campaigns, with
+    the reason.
     """
 
     campaigns: tuple[Campaign, ...]
     steps: tuple[Step, ...]
     skipped: tuple[str, ...]
     poisonings: tuple[PoisonCampaign, ...] = ()
+    extractions: tuple[ExtractionCampaign, ...] = ()
+
+    @property
+    def price(self) -> float:
+        """US dollars for one answer: the highest of the attackers' prices."""
+        return max(
+            (*(each.capability.price for each in self.campaigns), *(each.price for each in self.extractions)),
+            default=0.0,
+        )
 
 
 def _set(change: Change) -> Bounded:
@@ -161,6 +173,20 @@ def _poisons(campaign: PoisonCampaign, model: ThreatModel, known: Mapping[str, T
         yield Step(each.name, Status.CHOSEN, why, known[each.name].ids, campaign.attacker.name)
 
 
+def _copies(campaign: ExtractionCampaign, model: ThreatModel, known: Mapping[str, Technique]) -> Iterator[Step]:
+    """The steps of an extraction attacker: what they cost is answers in all, which the reason counts."""
+    copies, (whole, *smaller) = model.extraction.copies, campaign.points
+    for each in campaign.attacks:
+        why = (
+            f"mode {model.attacks.mode}, knowledge {campaign.attacker.knowledge}, {copies} copies of {whole:,} answers"
+        )
+        if smaller and each.staged:
+            why += f", and of {', '.join(f'{point:,}' for point in smaller)} of them"
+        if campaign.transfer is not None:
+            why += f"; then attacked as {campaign.transfer}"
+        yield Step(each.name, Status.CHOSEN, why, known[each.name].ids, campaign.attacker.name)
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
@@ -214,7 +240,11 @@ def _asked(campaign: Campaign, attack: Attack[Any, Any], classes: int, eot: int)
 
 
 def _left(
-    technique: Technique, model: ThreatModel, campaigns: Sequence[Campaign], poisonings: Sequence[PoisonCampaign]
+    technique: Technique,
+    model: ThreatModel,
+    campaigns: Sequence[Campaign],
+    poisonings: Sequence[PoisonCampaign],
+    extractions: Sequence[ExtractionCampaign],
 ) -> Step:
     """Why a technique that nobody uses is left out."""
 
@@ -238,6 +268,12 @@ def _left(
         if cannot is not None:
             return step(Status.NOT_TESTABLE, cannot)
         return step(Status.NOT_NEEDED, f"mode {model.attacks.mode} takes others")
+    copiers = [each.attacker for each in extractions if unrealistic(technique, (each.attacker,)) is None]
+    if copiers:
+        reasons = [mismatch(extractor(technique.name), attacker, model) for attacker in copiers]
+        if None not in reasons:
+            return step(Status.NOT_REALISTIC, str(reasons[0]))
+        return step(Status.NOT_NEEDED, f"mode {model.attacks.mode} takes others")
     able = [c for c in campaigns if unrealistic(technique, (c.attacker,)) is None]
     if all(campaign.within is None for campaign in able):
         return step(Status.NOT_TESTABLE, str(able[0].reason))
@@ -260,32 +296,55 @@ def plan(model: ThreatModel, added: Mapping[str, Attack[Any, Any]] | None = None
     found = [_built_or_not(model, attacker, added) for attacker in model.attackers]
     campaigns = [each for each in found if isinstance(each, Campaign)]
     poisonings = [each for each in found if isinstance(each, PoisonCampaign)]
+    extractions = _usable([each for each in found if isinstance(each, ExtractionCampaign)], campaigns)
     for name, attack in added.items():
         if name not in model.attacks.skip and not any(name in dict(c.attacks) for c in campaigns):
             why = _why(attack, campaigns)
             raise SetError(f"attacks.add names {name}, which no attacker can use: {why}; leave it out")
     chosen = [step for campaign in campaigns for step in _chosen(campaign, model, known)]
     chosen += [step for campaign in poisonings for step in _poisons(campaign, model, known)]
+    chosen += [step for campaign in extractions for step in _copies(campaign, model, known)]
     used = {step.attack for step in chosen}
     left = [
-        _left(technique, model, campaigns, poisonings) for technique in known.values() if technique.name not in used
+        _left(technique, model, campaigns, poisonings, extractions)
+        for technique in known.values()
+        if technique.name not in used
     ]
     left += [
         Step(name, Status.SKIPPED, "the threat model says attacks.skip") for name in added if name in model.attacks.skip
     ]
     left.sort(key=lambda step: list(Status).index(step.status))
-    return Plan(tuple(campaigns), (*chosen, *left), tuple(model.attacks.skip), tuple(poisonings))
+    return Plan(tuple(campaigns), (*chosen, *left), tuple(model.attacks.skip), tuple(poisonings), tuple(extractions))
+
+
+def _usable(extractions: Sequence[ExtractionCampaign], campaigns: list[Campaign]) -> list[ExtractionCampaign]:
+    """Those whose copies somebody can use; the others are put among the campaigns, with the reason."""
+    built = {campaign.attacker.name: campaign for campaign in campaigns}
+    found = []
+    for each in extractions:
+        user = None if each.transfer is None else built.get(each.transfer)
+        if user is None or user.within is not None:
+            found.append(each)
+        else:
+            campaigns.append(_not_built(each.attacker, f"the copy is for {each.transfer}, and {user.reason}"))
+    return found
 
 
 def _built_or_not(
     model: ThreatModel, attacker: who.Attacker, added: Mapping[str, Attack[Any, Any]]
-) -> Campaign | PoisonCampaign:
+) -> Campaign | PoisonCampaign | ExtractionCampaign:
     try:
+        if isinstance(attacker, who.Extraction):
+            return extraction_campaign(model, attacker)
         if isinstance(attacker, who.Poisoning):
             return poison_campaign(model, attacker)
         return _campaign(model, attacker, added)
     except NotBuiltError as error:
-        return Campaign(attacker, None, Untargeted(), Access.LABELS, Capability(), (), str(error))
+        return _not_built(attacker, str(error))
+
+
+def _not_built(attacker: who.Attacker, reason: str) -> Campaign:
+    return Campaign(attacker, None, Untargeted(), Access.LABELS, Capability(), (), reason)
 
 
 def _why(attack: Attack[Any, Any], campaigns: Sequence[Campaign]) -> str:

@@ -20,6 +20,7 @@ from redan.threat.attackers import (
     TransferGoal,
 )
 from redan.threat.consistency import check_against_system, check_deviations, nearest, with_attacker
+from redan.threat.extraction import ExtractionRun
 from redan.threat.parts import Count, Import, Loose, Name, Part, Positive, by_type, shown, wrong
 from redan.threat.poisoning import PoisoningRun
 from redan.threat.system import System, Task
@@ -143,6 +144,8 @@ class ThreatModel(Part):
     """Which attacks are run."""
     poisoning: PoisoningRun = PoisoningRun()
     """How poisoning is tried."""
+    extraction: ExtractionRun = ExtractionRun()
+    """How extraction is tried."""
     statistics: Statistics = Statistics()
     """How sure a verdict must be."""
     limits: Limits = Limits()

@@ -1,7 +1,7 @@
 """Every technique that redan knows by name: what it is, what it takes, and whether it is built.
 
-The built ones are the registry's attacks and poisoners; `PLANNED` are those that redan can only name yet. An attacker
-for whom a technique would be realistic is told so: a threat that nobody tests is part of the threat picture.
+The built ones are the registry's attacks, poisoners and extractors; `PLANNED` are those that redan can only name yet.
+An attacker for whom a technique would be realistic is told so: a threat that nobody tests is part of the picture.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from redan.perturbations.spatial import Spatial
 from redan.poisoning.scene import PoisonGoal
 from redan.protocols import Access
 from redan.registry.attacks import ATTACKS
+from redan.registry.extractors import EXTRACTORS
 from redan.registry.poisoners import POISONERS
 from redan.threat import attackers as who
 from redan.threat.attackers import Kind, Knowledge
@@ -125,12 +126,6 @@ PLANNED: tuple[Technique, ...] = (
     _gradients("malconv-padding", "Kolosnjaji 2018, arXiv:1803.04173", BytesChange),
     _poison("wanet", "Nguyen 2021, arXiv:2102.10369", who.BackdoorGoal, labels=True),
     _poison("bullseye-polytope", "Aghakhani 2021, arXiv:2005.00191", who.TargetedRowsGoal),
-    _copy("knockoff-nets", "Orekondy 2019, arXiv:1812.02766", Knowledge.LABELS),
-    _copy("jacobian-augmentation", "Papernot 2017, arXiv:1602.02697", Knowledge.LABELS, who.TransferGoal),
-    _copy("copycat-cnn", "Correia-Silva 2018, arXiv:1806.05476", Knowledge.LABELS),
-    _copy("equation-solving", "Tramèr 2016, arXiv:1609.02943", Knowledge.SCORES),
-    _copy("tree-path-finding", "Tramèr 2016, arXiv:1609.02943", Knowledge.SCORES),
-    _copy("functionally-equivalent", "Jagielski 2020, arXiv:1909.01838", Knowledge.SCORES),
     _copy("data-free", "Truong 2021, arXiv:2011.14779", Knowledge.SCORES),
 )
 """Known by name, not built yet."""
@@ -158,7 +153,18 @@ def techniques() -> tuple[Technique, ...]:
         )
         for each in POISONERS
     )
-    return (*built.values(), *poison, *PLANNED)
+    copies = (
+        Technique(
+            each.name,
+            Kind.EXTRACTION,
+            each.paper,
+            _SEES[each.access],
+            goals=(who.TransferGoal,) if each.transfers else (who.FidelityGoal, who.TransferGoal),
+            registered=each.techniques,
+        )
+        for each in EXTRACTORS
+    )
+    return (*built.values(), *poison, *copies, *PLANNED)
 
 
 def subject(technique: Technique) -> str:
