@@ -11,6 +11,7 @@ import pytest
 
 from redan.assessment import assess
 from redan.evidence.base import MeanPart
+from redan.evidence.extracted import BudgetPart, ComparedPart, ExtractionPart, ExtractorPart, TransferPart
 from redan.evidence.poisoned import PointPart, PoisonerPart, PoisoningPart
 from redan.evidence.report import Report
 
@@ -140,4 +141,46 @@ def test_the_strongest_poison_is_logged_and_one_that_could_not_be_tried_is_not(t
     assert found["redan/poisoned_accuracy/supplier/high"] == pytest.approx(0.8)
     assert [name for name in found if "robust_accuracy/supplier" in name or "other" in name] == []
     assert found["redan/robust_accuracy/anyone____at 100 _/rate"] == 28 / 32
+    assert found["redan/clean_accuracy/rate"] == 1.0
+
+
+@pytest.mark.extras
+def test_the_strongest_copies_are_logged_with_what_they_cost(tracking: Any, report: Report) -> None:
+    from redan.integrations.mlflow import log_report
+
+    of = ComparedPart(
+        **{"rows": "test", "n": 100, "unanswered": 0, "accuracy": None, "model_accuracy": None, "worst": 0.5},
+        fidelity=over(0.9, 0.7),
+    )
+    use = TransferPart(
+        **{"success": over(0.3, 0.5), "rows": 100, "errors": 0, "queries": 100.0, "usd": 3.3, "usd_per_success": 0.08}
+    )
+    point = BudgetPart(
+        **{"queries": 2000, "paid": 2000.0, "usd": 3.0, "days": 2.0, "copies": 2, "errors": 1, "undecided": 0},
+        compared=[of],
+        transfer=use,
+    )
+    weaker = point.model_copy(update={"compared": [of.model_copy(update={"fidelity": over(0.2, 0.2)})]})
+    told: dict[str, Any] = {"settings": "", "techniques": [], "status": "done", "reason": None, "milestones": []}
+    extractors = [ExtractorPart(name=name, points=[p], **told) for name, p in (("b", weaker), ("a", point))]
+    part = ExtractionPart(
+        **{"goal": "transfer", "rows": "test", "transfer": "anyone", "answers": "labels", "pool": "noise"},
+        **{"usd_per_1000_queries": 1.5, "queries_per_day": 1000.0, "direct": None, "notes": []},
+        extractors=extractors,
+        strongest="a",
+    )
+    (first,) = report.attackers
+    empty: dict[str, Any] = {"counts": None, "attacks": [], "by_class": [], "curve": [], "kind": "extraction"}
+    customer = first.model_copy(update={**empty, "name": "customer", "extraction": part})
+    nothing = part.model_copy(update={"extractors": [], "strongest": None})
+    other = customer.model_copy(update={"name": "other", "extraction": nothing})
+    with tracking.start_run() as run:
+        log_report(report.model_copy(update={"attackers": [first, customer, other]}), evidence=False)
+    found = tracking.get_run(run.info.run_id).data.metrics
+    alike = {name.rsplit("/")[-1]: value for name, value in found.items() if "extraction_fidelity/customer" in name}
+    assert alike == pytest.approx(
+        {"rate": 0.8, "low": 0.7, "high": 0.9, "n": 3, "errors": 1, "undecided": 0, "queries": 2000, "usd": 3.0}
+    )
+    assert found["redan/transfer_success/customer/rate"] == pytest.approx(0.4)
+    assert [name for name in found if "robust_accuracy/customer" in name or "other" in name] == []
     assert found["redan/clean_accuracy/rate"] == 1.0

@@ -294,6 +294,84 @@ def test_an_attacker_of_many_labels_and_sources_has_them_folded(poisoned: dict[s
         assert words in page
 
 
+# -- attackers who copy the model ---------------------------------------------------------------------------
+
+
+def test_copying_is_told_figure_by_figure(copied: dict[str, Report]) -> None:
+    report = copied["fidelity"]
+    text = section(render(report))
+    expected = [
+        "95.8 % of the test rows answered by a copy as by the model, over 3 copies; 95 % interval 92.1 to 97.9 %",
+        "30.00 USD a copy costs: 20,000 answers 20 days at the API's limit for one customer",
+        "20,000 answers are the least budget tried whose copies agree on 95 %",
+        "The copy answers 88.6 % of the test rows right",
+        "Where they differ most, 0.83 of the probability",
+        "required 90 %",
+        "extractors of one budget stand side by side",
+        "knockoff-nets strongest 20,000 30.00 20 3 95.8 % 92.1–97.9 60.4 % 53.6–66.9 88.6 % 83.5–92.2",
+        "copycat-cnn 2,000 rows drawn at random 1,000",
+        "knockoff-nets 90 % 10,000 15.00 20,000",
+        "1.50 USD for 1,000 answers",
+        "1,000 answers a day for one customer",
+        "rows come from the training rows, 6,000 rows",
+        "equation-solving (not applicable) equation-solving(seed=0) AML.T0024.002 The model has 78,500 parameters",
+        "No extraction.pool is given",
+    ]
+    assert [words for words in expected if words not in text] == []
+    part = report.attackers[0].extraction
+    assert part is not None
+    for extractor in part.extractors:
+        for point in extractor.points:
+            for of in point.compared:
+                assert of.fidelity is not None
+                ends = f"{100 * of.fidelity.low:.1f}–{100 * of.fidelity.high:.1f}"
+                assert text.count(f"{100 * of.fidelity.value:.1f} % {ends}") >= 2  # in both tables
+    whole = Read(render(report)).text
+    assert "Of test rows, 95.8 % as the model, 4.2 % otherwise" in whole
+    assert "Agreement of a stolen copy by API customer: 95.8 % (mean of 3 copies), required at most 90 %." in whole
+    assert '<a href="#attacker-1">' in render(report)
+
+
+def test_each_kind_of_copying_says_what_it_is_about(copied: dict[str, Report]) -> None:
+    used = Read(render(copied["transfer"])).text
+    for words in (
+        "Of the rows that the model answers right, 62.0 % broken, 38.0 % not broken",
+        "What the copy is good for Anyone with a camera on the copy: 62.0 %",
+        "on the copy of jacobian-augmentation 62.0 % (51.2–71.7)",
+        "on the model itself 23.0 % (19.0–27.4)",
+        "From 85 broken inputs on the copy is the cheaper way.",
+        "used by anyone with a camera",
+    ):
+        assert words in used
+    failed = section(render(copied["errors"]))
+    assert "1, 1 failed, 1 left out" in failed
+    assert "1,000, 12 not" in failed
+    assert "What the copy is good for" not in failed
+    assert "USD" not in failed
+    ended = section(render(copied["cut"]))
+    assert "copycat-cnn (cut) – – – 0, 3 left out – – –" in ended
+    nothing = section(render(copied["nothing"]))
+    assert "Nothing could be measured: the model answers no rows of ours." in nothing
+    assert "What each budget buys" not in nothing
+
+
+def test_hostile_text_about_copies_stays_text(
+    copied: dict[str, Report], made_hostile: Callable[[Report], Report]
+) -> None:
+    for kind in ("fidelity", "transfer"):
+        report = made_hostile(copied[kind])
+        page = render(report)
+        read, honest = Read(page), Read(render(copied[kind]))
+        assert {tag for tag, _ in read.tags} <= {tag for tag, _ in honest.tags}
+        assert [name for _, a in read.tags for name in a if name.startswith("on") or name == "style"] == []
+        part = report.attackers[0].extraction
+        assert part is not None
+        for text in (part.extractors[0].name, part.answers, part.pool, part.extractors[0].settings, part.rows):
+            assert " ".join(visible(text).split()) in read.text
+        assert not re.search("[\x00\x1b\u202e\ud800]", page)
+        page.encode()
+
+
 @pytest.fixture
 def opened(browser: Browser, tmp_path: Path) -> Any:
     """A function that opens a page as text in a window, and the addresses that were asked for."""
@@ -361,6 +439,44 @@ def test_axe_finds_nothing_about_poison(
     assert asked == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.locator("img").evaluate_all("all => all.every(each => each.naturalWidth > 1)")
+
+
+@pytest.mark.parametrize(
+    ("kind", "width", "scheme"),
+    [
+        ("fidelity", 390, "light"),
+        ("transfer", 1280, "dark"),
+        ("transfer", 390, "dark"),
+        ("errors", 1280, "light"),
+    ],
+)
+def test_axe_finds_nothing_about_copies(
+    opened: Any, copied: dict[str, Report], kind: str, width: int, scheme: str
+) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page, asked = opened(render(copied[kind]), width, scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    found = Axe().run(page).response
+    assert len(found["passes"]) > 10
+    assert [(v["id"], v["impact"], v["nodes"][0]["html"]) for v in found["violations"]] == []
+    assert asked == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_copies_fit_on_paper(opened: Any, copied: dict[str, Report]) -> None:
+    page, _ = opened(render(copied["transfer"]), 672)  # A4 less its margins, in CSS pixels
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 672
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_hostile_copies_are_no_wider_than_the_page(
+    opened: Any, copied: dict[str, Report], made_hostile: Callable[[Report], Report], width: int
+) -> None:
+    page, asked = opened(render(made_hostile(copied["transfer"])), width)
+    assert asked == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_poison_fits_on_paper(opened: Any, poisoned: dict[str, Report], planted: Gallery) -> None:

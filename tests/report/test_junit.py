@@ -107,6 +107,29 @@ def test_a_poisoning_requirement_is_a_case_of_its_own(poisoned: dict[str, Report
     assert skipped.attrib["message"] == "nothing could be measured: the inputs have no bounds"
 
 
+def test_a_copying_requirement_is_a_case_of_its_own(copied: dict[str, Report]) -> None:
+    root = read(copied["fidelity"])
+    cases = {case.attrib["name"]: case for case in root.iter("testcase")}
+    failure = cases["extraction_fidelity ≤ 0.9"].find("failure")
+    assert failure is not None
+    assert "mean of 3 copies), required at most 90" in failure.attrib["message"]
+    told = cases["API customer"].findtext("system-out") or ""
+    assert "a copy that agrees on 95.8" in told
+    assert "Equation-solving: the model has 78,500 parameters" in told
+    assert root.attrib["skipped"] == "0"
+    nothing = read(copied["nothing"])
+    assert (nothing.attrib["errors"], nothing.attrib["failures"], nothing.attrib["skipped"]) == ("1", "0", "1")
+    (skipped,) = nothing.iter("skipped")
+    assert skipped.attrib["message"] == "nothing could be measured: the model answers no rows of ours"
+
+
+def test_hostile_text_about_copies_stays_text(
+    copied: dict[str, Report], made_hostile: Callable[[Report], Report]
+) -> None:
+    root = read(made_hostile(copied["fidelity"]))
+    assert [each.tag for each in root.iter()] == [each.tag for each in read(copied["fidelity"]).iter()]
+
+
 def test_hostile_text_about_poison_stays_text(
     poisoned: dict[str, Report], made_hostile: Callable[[Report], Report]
 ) -> None:

@@ -66,6 +66,38 @@ def test_poisoning_has_its_tables(poisoned: dict[str, Report]) -> None:
     assert "Nothing could be measured: the inputs have no bounds." in shown(nothing)
 
 
+def test_copying_has_its_tables(copied: dict[str, Report]) -> None:
+    text = shown(render(copied["transfer"]))
+    for words in (
+        "62.0 % of right rows broken by inputs made on a copy",
+        "Copying by API customer:",
+        "2,000 answers for 3.00 USD in 2 days at the API's limit for one customer give a copy that agrees on 88.6 %",
+        "From 85 broken inputs on the copy is the cheaper way.",
+    ):
+        assert words in text
+    kinds = [token.type for token in PARSER.parse(render(copied["transfer"]))]
+    assert kinds.count("table_open") == 3 + 4  # requirements, attackers, digests; budgets to milestones
+    assert "Equation-solving: the model has 78,500 parameters" in shown(render(copied["fidelity"]))
+    nothing = render(copied["nothing"])
+    assert [token.type for token in PARSER.parse(nothing)].count("table_open") == 3
+    assert "Nothing could be measured: the model answers no rows of ours." in shown(nothing)
+
+
+def test_hostile_text_about_copies_stays_text(
+    copied: dict[str, Report], made_hostile: Callable[[Report], Report]
+) -> None:
+    report = made_hostile(copied["transfer"])
+    text = render(report)
+    found = {token.type for token in tokens(text)}
+    assert not found & {"link_open", "image", "html_inline", "code_inline", "em_open", "s_open", "fence"}
+    blocks = {token.content.strip() for token in tokens(text) if token.type == "html_block"}
+    assert all(re.fullmatch(r"<details><summary>[A-Za-z ]+</summary>|</details>", block) for block in blocks)
+    part = report.attackers[0].extraction
+    assert part is not None
+    assert visible(part.extractors[0].name) in shown(text)
+    assert not re.search(r"@\w|#\d|://|www\.\w", text.replace("&#8203;", "\u200b"))
+
+
 def test_hostile_text_about_poison_stays_text(
     poisoned: dict[str, Report], made_hostile: Callable[[Report], Report]
 ) -> None:

@@ -96,6 +96,29 @@ def test_a_poisoning_requirement_is_an_alert(
     assert "AML.T0020" in tags[f"redan/{rule}"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "rule", "level"),
+    [
+        ("fidelity", "extraction_fidelity", "error"),
+        ("transfer", "transfer_success", "error"),
+        ("cut", "extraction_fidelity", "warning"),
+        ("nothing", "extraction_fidelity", "warning"),
+    ],
+)
+def test_a_copying_requirement_is_an_alert(
+    copied: dict[str, Report], validator: jsonschema.Draft4Validator, kind: str, rule: str, level: str
+) -> None:
+    run = run_of(copied[kind], validator)
+    (result,) = run["results"]
+    assert (result["ruleId"], result["level"]) == (f"redan/{rule}", level)
+    assert "stolen copy by API customer" in result["message"]["text"]
+    notes = " ".join(note["message"]["text"] for note in run["invocations"][0]["toolExecutionNotifications"])
+    assert ("was not assessed: the model answers no rows of ours" in notes) == (kind == "nothing")
+    assert ("no extraction.pool is given" in notes) == (kind == "fidelity")
+    tags = {each["id"]: each["properties"]["tags"] for each in run["tool"]["driver"]["rules"]}
+    assert "AML.T0024.002" in tags[f"redan/{rule}"]
+
+
 def test_a_verdict_that_no_requirement_explains_is_an_alert(
     reports: dict[Verdict, Report], validator: jsonschema.Draft4Validator
 ) -> None:

@@ -255,6 +255,34 @@ def test_poisoning_is_told_in_figures(poisoned: dict[str, Report]) -> None:
     assert "Nothing could be measured: the inputs have no bounds." in flat(printed(poisoned["nothing"]))
 
 
+@pytest.mark.parametrize("kind", ["fidelity", "transfer", "errors", "cut", "nothing"])
+@pytest.mark.parametrize("width", [80, 140])
+def test_copying_fits_and_cuts_no_word(copied: dict[str, Report], kind: str, width: int) -> None:
+    text = printed(copied[kind], width)
+    fits(text, width)
+    wide = set(flat(printed(copied[kind], 400)).split())
+    assert wide - set(flat(text).split()) == set()
+
+
+def test_copying_is_told_in_figures(copied: dict[str, Report]) -> None:
+    text = flat(printed(copied["fidelity"]))
+    for words in (
+        "extraction_fidelity ≤ 0.90 95.8 % 3 copies 89.9 to 97.9 % fail",
+        "a copy that agrees on 95.8 % of the test rows (95 % interval 92.1 to 97.9 %, 3 copies)",
+        "knockoff-nets 20,000 30.00 20 3 95.8 % 92.1–97.9",
+        "knockoff-nets 20,000 60.4 % 88.6 % 90.3 % 0.83",
+        "knockoff-nets 95 % 20,000 30.00 –",
+        "– equation-solving: the model has 78,500 parameters",
+        "! no extraction.pool is given",
+    ):
+        assert words in text
+    used = flat(printed(copied["transfer"]))
+    assert "transfer_success ≤ 0.30 62.0 % 3 copies" in used
+    assert "without a copy 2,310 400 23.0 % 19.0–27.4 3.46 0.038" in used
+    assert "– copycat-cnn: our limit of seconds ended it" in flat(printed(copied["cut"]))
+    assert "Nothing could be measured: the model answers no rows of ours." in flat(printed(copied["nothing"]))
+
+
 # -- plans ----------------------------------------------------------------------------------------------
 
 
