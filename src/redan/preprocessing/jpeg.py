@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,7 +61,7 @@ class JPEG:
         file = BytesIO()
         pillow.fromarray(image[..., 0] if mode == "L" else image).save(file, "JPEG", quality=self.quality)
         with pillow.open(file) as opened:
-            return _array(opened)
+            return np.array(opened)
 
 
 def _mode(x: Tensor) -> str:
@@ -78,9 +79,3 @@ def _pillow() -> Any:
     except ImportError as error:
         raise TargetError("JPEG needs the package Pillow; run: pip install 'redan[images]'") from error
     return Image
-
-
-def _array(image: Any) -> Any:
-    import numpy as np
-
-    return np.array(image)

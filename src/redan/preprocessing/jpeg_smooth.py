@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from redan.preprocessing.transformation import recolored
+
 # ITU-T T.81, annex K, tables K.1 (luminance) and K.2 (chrominance): the standard's examples, for quality 50.
 LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -28,7 +30,9 @@ CHROMINANCE = (
     *((99, 99, 99, 99, 99, 99, 99, 99),) * 4,
 )
 # ITU-T T.871 (JFIF), section 7: luminance and two differences of color.
-_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+_YCC = torch.tensor(
+    ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312)), dtype=torch.float64
+)
 
 
 def cubic(x: Tensor) -> Tensor:
@@ -51,14 +55,13 @@ def compressed(x: Tensor, quality: int, rounding: Callable[[Tensor], Tensor]) ->
     if x.shape[1] == 1:
         return (_blockwise(numbers - 128, LUMINANCE, quality, rounding) + 128).div(255).clamp(0, 1)
     height, width = x.shape[2:]
-    turn = x.new_tensor(_YCC)
-    turned = torch.einsum("ij,njhw->nihw", turn, numbers)
+    turned = recolored(numbers, _YCC)
     light, color = turned[:, :1], turned[:, 1:]
     even = functional.pad(color, (0, width % 2, 0, height % 2), mode="replicate")
     coarse = _blockwise(functional.avg_pool2d(even, 2), CHROMINANCE, quality, rounding)
     fine = functional.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
     whole = torch.cat([_blockwise(light - 128, LUMINANCE, quality, rounding) + 128, fine], 1)
-    return torch.einsum("ij,njhw->nihw", turn.inverse(), whole).div(255).clamp(0, 1)
+    return recolored(whole, _YCC.inverse()).div(255).clamp(0, 1)
 
 
 def _blockwise(

@@ -71,6 +71,13 @@ def from_unit(x: Tensor, bounds: tuple[float, float]) -> Tensor:
     return x if (low, high) == (0, 1) else x * (high - low) + low
 
 
+def recolored(x: Tensor, matrix: Tensor) -> Tensor:
+    """matrix (3, 3) times the channels of each pixel of x (N, 3, H, W), in an order of adding that no batch changes."""
+    red, green, blue = (x[:, at, None] for at in range(3))
+    columns = matrix.to(x)[:, :, None, None].unbind(1)
+    return columns[0] * red + columns[1] * green + columns[2] * blue
+
+
 def mirrored(size: int, before: int, after: int) -> Tensor:
     """Positions that continue an axis of this size past its ends, with the ends themselves repeated (d c b a a b c d).
 

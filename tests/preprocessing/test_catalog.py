@@ -1,0 +1,64 @@
+"""Names of a file, and the transformations they stand for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from redan.errors import SettingError
+from redan.preprocessing.bit_depth import BitDepth
+from redan.preprocessing.catalog import TRANSFORMATIONS, Entry, transformation
+from redan.preprocessing.jpeg import JPEG
+from redan.preprocessing.non_local import NonLocalMeans
+from redan.preprocessing.resize_pad import Interpolation, ResizePad
+from redan.preprocessing.thermometer import Code, Thermometer
+
+NEEDED: dict[str, dict[str, object]] = {
+    "bit-depth": {"bits": 3},
+    "median": {"size": 2},
+    "resize-pad": {"smallest": 24, "side": 28},
+}
+
+
+@pytest.mark.parametrize("each", TRANSFORMATIONS, ids=lambda each: each.name)
+def test_an_entry_says_what_is_true(each: Entry) -> None:
+    made = transformation(each.name, NEEDED.get(each.name, {}), (-1.0, 1.0))
+    assert type(made) is each.kind
+    assert made.stochastic == each.stochastic
+    assert "20" in each.paper
+    assert each.kind.__doc__
+    assert getattr(made, "bounds", (-1.0, 1.0)) == (-1.0, 1.0)
+    assert made.stand_in(torch.rand(2, 1, 28, 28)).shape == (2, *made.shape((1, 28, 28)))
+
+
+def test_names_are_distinct() -> None:
+    assert len({each.name for each in TRANSFORMATIONS}) == len(TRANSFORMATIONS) == 7
+
+
+def test_settings_are_read_as_a_file_has_them() -> None:
+    assert transformation("jpeg", {"quality": 30}) == JPEG(quality=30)
+    assert transformation("bit-depth", {"bits": 3}, (0, 255)) == BitDepth(bits=3, bounds=(0, 255))
+    assert transformation("non-local-means", {"strength": 2}) == NonLocalMeans(strength=2.0)
+    assert transformation("thermometer", {"code": "one-hot"}) == Thermometer(code=Code.ONE_HOT)
+    found = transformation("resize-pad", {"smallest": 24, "side": 28, "fill": 0, "interpolation": "bilinear"})
+    assert found == ResizePad(smallest=24, side=28, fill=0.0, interpolation=Interpolation.BILINEAR)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("jpg", {}, "no transformation named 'jpg'; redan knows bit-depth, median, non-local-means, jpeg"),
+        ("jpeg", {"qualty": 75}, "no setting 'qualty'; it has quality; did you mean 'quality'"),
+        ("jpeg", {"bounds": (0, 1)}, "no setting 'bounds'"),
+        ("jpeg", {"quality": 200}, "from 1 to 95, got 200"),
+        ("jpeg", {"quality": "high"}, "quality of jpeg must be a whole number, got 'high'"),
+        ("jpeg", {"quality": True}, "must be a whole number, got True"),
+        ("jpeg", {"quality": 75.5}, "must be a whole number, got 75.5"),
+        ("non-local-means", {"strength": "4"}, "must be a number, got '4'"),
+        ("thermometer", {"code": "gray"}, "must be one of thermometer, one-hot, got 'gray'"),
+        ("bit-depth", {}, r"needs the setting 'bits'; write \{bit-depth: \{bits: …\}\}"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(name: str, settings: dict[str, object], words: str) -> None:
+    with pytest.raises(SettingError, match=words):
+        transformation(name, settings)
