@@ -172,13 +172,12 @@ def _batch(count: int = 8) -> Batch:
 def test_the_attack_moves_no_weight_no_gradient_no_statistic_and_no_mode() -> None:
     model = _Normed().train()
     model.drop.eval()
-    functional.cross_entropy(model(_batch().x), _batch().y).backward()
+    torch.autograd.backward(functional.cross_entropy(model(_batch().x), _batch().y))
     state = {name: part.clone() for name, part in model.state_dict().items()}
     grads = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     assert len(grads) == 6
-    computed: list[str] = []
-    for name, p in model.named_parameters():
-        p.register_hook(lambda g, name=name: computed.append(name))
+    computed: list[Tensor] = []
+    torch.autograd.graph.register_multi_grad_hook(list(model.parameters()), computed.append, mode="any")
     Adversarial(within=Linf(0.1)).attacked(model, _batch())
     assert not computed  # not even computed
     for name, part in model.state_dict().items():

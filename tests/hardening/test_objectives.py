@@ -153,7 +153,7 @@ def _step_by_authors(model: nn.Module, batch: Batch, moved: Tensor, gamma: float
     """A copy climbs one step; its way is scaled by each weight's own length; train there; go back."""
     proxy = copy.deepcopy(model)
     climb = torch.optim.SGD(proxy.parameters(), lr=0.01)
-    (-functional.cross_entropy(proxy(moved), batch.y)).backward()
+    torch.autograd.backward(-functional.cross_entropy(proxy(moved), batch.y))
     climb.step()
     pairs = [(w, p - w) for w, p in zip(model.parameters(), proxy.parameters(), strict=True) if w.dim() > 1]
     ways = [(w, (w.norm() / (way.norm() + 1e-20) * way).detach()) for w, way in pairs]
@@ -161,7 +161,7 @@ def _step_by_authors(model: nn.Module, batch: Batch, moved: Tensor, gamma: float
         for w, way in ways:
             w.add_(gamma * way)
     descend = torch.optim.SGD(model.parameters(), lr=rate)
-    functional.cross_entropy(model(moved), batch.y).backward()
+    torch.autograd.backward(functional.cross_entropy(model(moved), batch.y))
     descend.step()
     with torch.no_grad():
         for w, way in ways:
@@ -175,7 +175,9 @@ def test_awp_takes_the_authors_step(norm: bool) -> None:
     moved = (batch.x + 0.05).clamp(0, 1)
     _step_by_authors(theirs, batch, moved, 0.05, 0.5)
     optimizer = torch.optim.SGD(ours.parameters(), lr=0.5)
-    AWP(objective=Adversarial(within=WITHIN, inner=Given(moved)), gamma=0.05)(ours, batch).value.backward()
+    torch.autograd.backward(
+        AWP(objective=Adversarial(within=WITHIN, inner=Given(moved)), gamma=0.05)(ours, batch).value
+    )
     optimizer.step()
     for (name, one), other in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
         torch.testing.assert_close(one, other, msg=name)
@@ -189,10 +191,12 @@ def test_awp_leaves_weights_as_they_are_and_moves_statistics_once() -> None:
     for name, p in model.named_parameters():
         assert torch.equal(p, weights[name])
         assert p.grad is None
-    loss.backward()
+    torch.autograd.backward(loss)
     assert all(p.grad is not None for p in model.parameters())
     objective.objective(plain, _batch())
-    assert model[2].num_batches_tracked == plain[2].num_batches_tracked == 2  # clean rows and attacked rows
+    assert (
+        model.get_buffer("2.num_batches_tracked") == plain.get_buffer("2.num_batches_tracked") == 2
+    )  # clean rows and attacked rows
 
 
 def test_awp_s_loss_is_higher_and_without_gamma_or_before_its_time_the_same() -> None:

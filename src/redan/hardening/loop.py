@@ -100,7 +100,7 @@ class Loop:
         objective = self.objective
         if not is_armed(objective):
             return
-        self.readings = (*self.readings, watch.read(self.model, watched, objective))
+        self.readings = (*self.readings, watch.read(self.model, watched, objective.within))
         if watch.rings(self.readings):
             last = self.readings[-1]
             remedy = watch.remedies[min(self.alarms, len(watch.remedies) - 1)] if watch.remedies else None
@@ -117,8 +117,8 @@ class Loop:
                 Alarm(
                     epoch=self.epoch + 1,
                     step=self.steps,
-                    own=last.own,
-                    stronger=last.stronger,
+                    weak=last.weak,
+                    strong=last.strong,
                     restored=restored,
                     remedy=None if remedy is None else repr(remedy),
                 )

@@ -34,14 +34,14 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alarm:
-    """A collapse that was noticed after `step` steps. own, stronger: accuracies on the watched rows under the
-    training's attack and the watch's. restored: the step whose state the training went back to, None where there was
+    """A collapse that was noticed after `step` steps. weak, strong: accuracies on the watched rows under the
+    watch's two attacks. restored: the step whose state the training went back to, None where there was
     none. remedy: the inner attack that it goes on with, None where it goes on as it was."""
 
     epoch: int
     step: int
-    own: float
-    stronger: float
+    weak: float
+    strong: float
     restored: int | None
     remedy: str | None
 
