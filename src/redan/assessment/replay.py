@@ -13,6 +13,7 @@ from redan.assessment.assess import read_run
 from redan.assessment.measuring import measure
 from redan.assessment.opening import changed_since
 from redan.assessment.recording import input_digest
+from redan.assessment.replay_copies import copies_again
 from redan.assessment.replay_poison import victims_again
 from redan.assessment.session import Prepared, job_of
 from redan.engine.block import Job
@@ -41,11 +42,13 @@ class Replay:
     differences: tuple[str, ...]
     victims: int = 0
     """Trained victims (and the certificate) whose saved answers were counted again, or who were trained again."""
+    copies: int = 0
+    """Stolen copies (and attacks without one) whose saved answers were counted again, or that were made again."""
 
     @property
     def exit_code(self) -> int:
         """0 all agrees, 1 something does not, 3 there was nothing to look at."""
-        return 1 if self.differences else 0 if self.kept or self.victims else 3
+        return 1 if self.differences else 0 if self.kept or self.victims or self.copies else 3
 
 
 def replay(
@@ -93,8 +96,9 @@ def replay(
             if watch is not None:
                 watch(rows, total)
     checked = list(victims_again(ready, folder, found))
-    differences += [each for each in checked if each is not None]
-    return Replay(rows, kept, agreed, tuple(differences), len(checked))
+    copied = list(copies_again(ready, folder, found))
+    differences += [each for each in (*checked, *copied) if each is not None]
+    return Replay(rows, kept, agreed, tuple(differences), len(checked), len(copied))
 
 
 def _report_differs(folder: RunFolder, again: Report) -> Iterator[str]:

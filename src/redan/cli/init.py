@@ -143,9 +143,10 @@ def _show(to: Path, model: ThreatModel, text: str) -> None:
     found = plan(model)
     attacks = {c.attacker.name: ", ".join(name for name, _ in c.attacks) or c.reason for c in found.campaigns}
     poisons = {each.attacker.name: ", ".join(entry.name for entry in each.attacks) for each in found.poisonings}
+    copiers = {each.attacker.name: ", ".join(entry.name for entry in each.attacks) for each in found.extractions}
     untested = {c.attacker.name for c in found.campaigns if not c.attacks}
     for each in model.attackers:
-        used = (attacks | poisons)[each.name] or ""
+        used = (attacks | poisons | copiers)[each.name] or ""
         told = f"untested: {used}" if each.name in untested else used
         table.add_row("", Text(each.name), Text(each.kind), Text(told))
     console.print(table)

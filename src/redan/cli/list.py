@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from redan.registry.detectors import DETECTORS
+from redan.registry.extractors import EXTRACTORS
 from redan.registry.poisoners import POISONERS
 from redan.threat.attackers import Kind
 from redan.threat.papers import bibtex as as_bibtex
@@ -31,6 +32,7 @@ class What(StrEnum):
     ATTACKS = "attacks"
     POISONERS = "poisoners"
     DETECTORS = "detectors"
+    EXTRACTORS = "extractors"
     TECHNIQUES = "techniques"
     STANDARDS = "standards"
     PRESETS = "presets"
@@ -40,23 +42,25 @@ def list_(
     what: Annotated[
         What,
         typer.Argument(
-            help="attacks on inputs, poisoners of training rows, detectors of poison; techniques, built or not; "
-            "standards; presets."
+            help="attacks on inputs, poisoners of training rows, detectors of poison, extractors of models; "
+            "techniques, built or not; standards; presets."
         ),
     ] = What.ATTACKS,
     bibtex: Annotated[bool, typer.Option("--bibtex", help="Their papers as BibTeX instead.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON instead.")] = False,
 ) -> None:
-    """List what redan knows: attacks, poisoners and detectors that run today, techniques, standards, presets.
+    """List what redan knows: attacks, poisoners, detectors and extractors of today; techniques, standards, presets.
 
-    Attacks and poisoners are chosen by the threat model: `redan plan` says which, for whom and why. Their names are
-    those that `attacks.skip` takes.
+    Attacks, poisoners and extractors are chosen by the threat model: `redan plan` says which, for whom and why. Their
+    names are those that `attacks.skip` takes.
 
     Examples: `redan list`, `redan list poisoners`, `redan list attacks --bibtex`, `redan list standards --json`
     """
     if bibtex:
         if what in (What.STANDARDS, What.PRESETS):
-            raise typer.BadParameter("--bibtex is for attacks, poisoners, detectors and techniques; leave it out")
+            raise typer.BadParameter(
+                "--bibtex is for attacks, poisoners, detectors, extractors and techniques; leave it out"
+            )
         typer.echo(as_bibtex(_papers(what)))
         return
     rows = _rows(what)
@@ -73,6 +77,8 @@ def _papers(what: What) -> Sequence[str]:
             return [each.paper for each in POISONERS]
         case What.DETECTORS:
             return [each.paper for each in DETECTORS]
+        case What.EXTRACTORS:
+            return [each.paper for each in EXTRACTORS]
     return [each.paper for each in _known(what)]
 
 
@@ -100,6 +106,17 @@ def _rows(what: What) -> _Rows:
             return [
                 {"name": each.name, "sees": each.sees.value, "blind to": each.blind, "paper": each.paper}
                 for each in DETECTORS
+            ]
+        case What.EXTRACTORS:
+            return [
+                {
+                    "name": each.name,
+                    "needs": each.access.name.lower(),
+                    "goal": "transfer" if each.transfers else "any",
+                    "curve": "yes" if each.staged else "–",
+                    "paper": each.paper,
+                }
+                for each in EXTRACTORS
             ]
         case What.STANDARDS:
             walk = crosswalk()

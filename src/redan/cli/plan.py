@@ -31,10 +31,10 @@ def plan(
 ) -> None:
     """Show every technique that redan knows, chosen for an attacker of THREAT_MODEL or left out, and why.
 
-    The cost is the exact worst case, as if no row broke; of poisoning it is how many models are trained. The model is
-    neither built nor asked: only the file is read, and the attacks that `attacks.add` names. With --pilot the model is
-    built, passes the preflight, and is attacked on 32 rows or a few more; nothing is written. `redan assess` then runs
-    what is chosen.
+    The cost is the exact worst case, as if no row broke; of poisoning it is how many models are trained, of extraction
+    how many answers are bought. The model is neither built nor asked: only the file is read, and the attacks that
+    `attacks.add` names. With --pilot the model is built, passes the preflight, and is attacked on 32 rows or a few
+    more; nothing is written. `redan assess` then runs what is chosen.
 
     Examples: `redan plan threat-model.yaml`, `redan plan threat-model.yaml --pilot`
     """
@@ -42,9 +42,11 @@ def plan(
     steps = make_plan(loaded.model, added_attacks(loaded.model, loaded.folder))
     with suppress(BrokenPipeError, SystemExit):  # who reads us has left (| head)
         untested = {c.attacker.name: c.reason or "every attack was skipped" for c in steps.campaigns if not c.attacks}
-        console, poisoning = Console(highlight=False), {each.attacker.name for each in steps.poisonings}
+        console = Console(highlight=False)
         _show_poisoning(steps, console)
-        parts = [part for part in plan_parts(steps) if part.attacker not in poisoning]
+        _show_extraction(steps, loaded.model.extraction.copies, console)
+        shown = {each.attacker.name for each in steps.poisonings} | {each.attacker.name for each in steps.extractions}
+        parts = [part for part in plan_parts(steps) if part.attacker not in shown]
         show_plan(parts, loaded.model.statistics.rows, console, untested)
     if pilot:
         with bars() as watch:
@@ -55,16 +57,7 @@ def plan(
 def _show_poisoning(found: Plan, console: Console) -> None:
     """What each poisoning attacker uses and how many victims it takes; then the victims of all."""
     for each in found.poisonings:
-        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-        table.add_column("chosen")
-        table.add_column("victims", justify="right")
-        table.add_column("why", overflow="fold")
-        victims = sum(point.victims for point in each.points)
-        for step in found.steps:
-            if step.attacker == each.attacker.name:
-                table.add_row(Text(step.attack), f"{victims:,}", Text(step.reason))
-        console.print(Text(each.attacker.name, style="bold"))
-        console.print(Padding(table, (0, 0, 1, 2)))
+        _show_chosen(found, each.attacker.name, "victims", sum(point.victims for point in each.points), console)
     if found.poisonings:
         clean, poisoned = trainings(found.poisonings)
         of = "the poisoning attacker" if len(found.poisonings) == 1 else "all poisoning attackers together"
@@ -75,6 +68,31 @@ def _show_poisoning(found: Plan, console: Console) -> None:
             )
         )
         console.print()
+
+
+def _show_extraction(found: Plan, copies: int, console: Console) -> None:
+    """What each extraction attacker uses and how many answers one copy takes at the most; then what all cost."""
+    for each in found.extractions:
+        _show_chosen(found, each.attacker.name, "answers", each.points[0], console)
+        answers = copies * len(each.attacks) * each.points[0]
+        money = f", {answers * each.price:,.2f} USD" if each.price else ""
+        made = f"{copies * len(each.attacks):,} copies are made, of {answers:,} answers at the most{money}"
+        used = "" if each.transfer is None else "; their use, and an attack without a copy, come besides"
+        console.print(Text(f"{made}{used}."))
+        console.print()
+
+
+def _show_chosen(found: Plan, attacker: str, heading: str, count: int, console: Console) -> None:
+    """One attacker's techniques, each with what it takes."""
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("chosen")
+    table.add_column(heading, justify="right")
+    table.add_column("why", overflow="fold")
+    for step in found.steps:
+        if step.attacker == attacker:
+            table.add_row(Text(step.attack), f"{count:,}", Text(step.reason))
+    console.print(Text(attacker, style="bold"))
+    console.print(Padding(table, (0, 0, 1, 2)))
 
 
 def _tell(outlook: Outlook) -> None:

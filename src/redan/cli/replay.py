@@ -26,7 +26,8 @@ def replay(
     Checks that every saved input has the bytes that were logged and meets the same fate, that model, data, rows
     and threat model are what they were, and that report.json follows from the log. Of poisoning attackers the
     victims' saved answers are counted again; where training is declared deterministic, the first victim of each is
-    trained again. The run folder is not trusted: the model comes from THREAT_MODEL.
+    trained again. Of extraction attackers the copies' answers are counted again, and the first copy of each
+    extractor is made again. The run folder is not trusted: the model comes from THREAT_MODEL.
 
     Exit code 0: everything agrees. 1: something does not. 3: no input was kept, so nothing could be asked again.
 
@@ -44,10 +45,11 @@ def replay(
         )
     style = {0: "bold green", 1: "bold red", 3: "bold yellow"}[found.exit_code]
     word = {0: "AGREES", 1: "DIFFERS", 3: "NOTHING TO REPLAY"}[found.exit_code]
-    victims = f", {found.victims:,} victims looked at again" if found.victims else ""
+    models = [f"{n:,} {what}" for n, what in ((found.victims, "victims"), (found.copies, "copies")) if n]
+    again = f", {' and '.join(models)} looked at again" if models else ""
     console.print(
         Text.assemble(
-            (word, style), f"  {found.rows:,} rows, {found.kept:,} inputs kept, {found.agreed:,} agree{victims}"
+            (word, style), f"  {found.rows:,} rows, {found.kept:,} inputs kept, {found.agreed:,} agree{again}"
         )
     )
     for sentence in found.differences[:_SHOWN]:

@@ -24,7 +24,7 @@ from redan.evidence.report import ErrorPart
 from redan.evidence.statistics import interval
 from redan.evidence.victims import Victims
 
-__all__ = ["ExtractionTally"]
+__all__ = ["ExtractionTally", "Key", "reached"]
 
 Key = tuple[str, int]
 """A copy: extractor, number."""
