@@ -455,6 +455,8 @@ def test_what_cannot_be_trained_is_refused() -> None:
         _run(_training(), data=Shuffled(x * 2 - 1, y))
     with pytest.raises(TargetError, match="no parameters"):
         _run(_training(), _net().requires_grad_(False))
+    with pytest.raises(TargetError, match=r"\(2, 3, 1\), and logits"):
+        _run(_training(), nn.Sequential(_net(), nn.Unflatten(1, (3, 1))))
     wild = _net()
     with pytest.raises(TargetError, match="the loss is nan at step 1"):
         _run(_training(), wild, optimizer=torch.optim.SGD(wild.parameters(), lr=float("nan")))

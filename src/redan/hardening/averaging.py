@@ -18,9 +18,10 @@ _Average = Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]
 class EMA:
     """The average of the weights after each step, older ones counting less by `decay` each step.
 
-    It smooths the loss over weights and lessens robust overfitting (Gowal et al. 2020, arXiv:2010.03593, section 4.4;
-    Rebuffi et al. 2021, arXiv:2103.01946). decay: in the first steps it is (1 + n) / (10 + n) where that is less, so
-    that the beginning is forgotten. Statistics of normalizations are the last ones and not averaged.
+    It lessens robust overfitting (Gowal et al. 2020, arXiv:2010.03593; Rebuffi et al. 2021, arXiv:2103.01946).
+
+    decay: in the first steps it is (1 + n) / (10 + n) where that is less, so that the beginning is forgotten.
+    Statistics of normalizations are the last ones and not averaged.
 
     >>> EMA(decay=0.9).at(1)
     0.18181818181818182

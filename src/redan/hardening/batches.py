@@ -79,7 +79,8 @@ class Loaded:
 
     Torch's generator is seeded before an epoch and before each batch, and so is a generator of the loader's own, so
     shuffling, workers and augmentation by torch follow the training's seed. What draws from elsewhere (numpy or
-    `random` in the process that trains) does not, and no run with it can be repeated.
+    `random` in the process that trains, workers that persist from epoch to epoch) does not, and no run with it can be
+    repeated.
     """
 
     loader: Loader

@@ -111,7 +111,7 @@ class Loop:
                 if self.good is not None:
                     restored = self.good["steps"]
                     self.readings = (Reading(*self.good["reading"]),)
-                    self._restore(self.good)
+                    self._back(self.good)
             self.alarms += 1
             self.lines.append(
                 Alarm(
@@ -139,6 +139,13 @@ class Loop:
         align(self.optimizer)
         if self.average is not None:
             self.average.load_state_dict(weights["average"])
+
+    def _back(self, weights: dict[str, Any]) -> None:
+        """Restore weights, and leave the learning rates as they are: time has gone on."""
+        now = [{name: value for name, value in g.items() if name != "params"} for g in self.optimizer.param_groups]
+        self._restore(weights)
+        for group, values in zip(self.optimizer.param_groups, now, strict=True):
+            group.update(values)
 
     def kept(self) -> None:
         """Take the weights as they are for the best so far."""

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from redan.errors import DataError, SettingError, TargetError
+from redan.errors import DataError, SettingError
 from redan.hardening.averaging import EMA
 from redan.hardening.batches import Data, Loader, as_data, seed_of
 from redan.hardening.inner import cheapest
-from redan.hardening.layout import channels_last, ordered, pays
+from redan.hardening.intake import adam, first_batch, opened, placed
+from redan.hardening.layout import channels_last, pays
 from redan.hardening.loop import Loop, Schedule, averaged
 from redan.hardening.metrics import Alarm, Epoch, written
 from redan.hardening.objectives import Batch, Objective, is_armed
@@ -128,8 +129,8 @@ def harden(
     and EvidenceError for a folder that does not fit.
     """
     rows = as_data(data)
-    place = _opened(folder, resume)
-    optimizer = optimizer or _adam(model)
+    place = opened(folder, resume, STATE)
+    optimizer = optimizer or adam(model)
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     modes = [(part, part.training) for part in model.modules()]
     if not model.training:
@@ -137,7 +138,7 @@ def harden(
     last = pays(model)
     try:
         with torch.random.fork_rng(devices=devices), channels_last(model, optimizer, last), torch.enable_grad():
-            x, y = _first(model, rows, training, last)
+            x, y = first_batch(model, rows, training.objective, training.seed, last)
             loop = Loop(
                 model=model,
                 optimizer=optimizer,
@@ -188,7 +189,7 @@ def _run(
     while loop.epoch < training.epochs and not loop.over:
         begun = time.perf_counter() - loop.tally.seconds
         for x, y in islice(rows.batches(loop.epoch, training.seed), loop.at, loop.batches):
-            loop.step(*_placed(loop.model, x, y, last))
+            loop.step(*placed(loop.model, x, y, last))
             loop.tally.seconds = time.perf_counter() - begun
             if place is not None and training.save_every and loop.steps % training.save_every == 0:
                 _save(loop, place)
@@ -251,49 +252,6 @@ def _progress(loop: Loop) -> Progress:
         held_out=score,
         alarms=loop.alarms,
     )
-
-
-def _adam(model: nn.Module) -> Optimizer:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters:
-        raise TargetError("the model has no parameters that can be trained; call requires_grad_(True) on it")
-    fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
-    return torch.optim.Adam(parameters, lr=2e-3, fused=fused)
-
-
-def _placed(model: nn.Module, x: Tensor, y: Tensor, last: bool) -> tuple[Tensor, Tensor]:
-    """A batch on the model's device, in its parameters' type and order."""
-    like = next(p for p in model.parameters() if p.is_floating_point())
-    y = y.to(like.device) if y.is_floating_point() else y.to(like.device, torch.int64)
-    return ordered(x.to(like.device, like.dtype), last), y
-
-
-def _first(model: nn.Module, rows: Data, training: Training, last: bool) -> tuple[Tensor, Tensor]:
-    """The training's first batch, whose rows must lie in the box that the objective attacks in."""
-    first = next(rows.batches(0, training.seed), None)
-    if first is None:
-        raise DataError("the training rows have no batch; give some rows")
-    x, y = _placed(model, *first, last)
-    if is_armed(training.objective):
-        low, high = training.objective.within.bounds
-        if not (float(x.min()) >= low and float(x.max()) <= high):
-            raise DataError(
-                f"the first batch lies between {float(x.min()):.4g} and {float(x.max()):.4g}, outside of the box "
-                f"({low}, {high}); scale rows into it and normalize inside of the model, or give the set other bounds"
-            )
-    return x, y
-
-
-def _opened(folder: Path | str | None, resume: bool) -> Path | None:
-    if folder is None:
-        if resume:
-            raise SettingError("there is nothing to resume from without a folder; give folder=")
-        return None
-    place = Path(folder)
-    if not resume and (place / STATE).exists():
-        raise SettingError(f"{place} holds a training already; give resume=True to go on with it, or another folder")
-    place.mkdir(parents=True, exist_ok=True)
-    return place
 
 
 def _save(loop: Loop, place: Path) -> None:
