@@ -19,6 +19,8 @@ from redan.engine.intake import row_names
 from redan.errors import DataError, NotCertifiableError, SettingError
 from redan.evidence.statistics import interval, lower_bound
 from redan.rows import Streams
+from redan.samples import fashion_mnist
+from redan.samples import model as sample
 from redan.targets import Output, from_function
 
 SIGMA = 0.5
@@ -281,3 +283,16 @@ def test_what_cannot_be_is_refused() -> None:
         robust_at(linear(), rows(0.1, 2), -1.0, Smoothing(sigma=SIGMA))
     with pytest.raises(SettingError):
         largest_radius(linear(), rows(0.1, 2), Smoothing(sigma=SIGMA), tolerance=-1.0)
+
+
+@pytest.mark.slow
+def test_pictures_are_certified_alike_with_a_tenth_of_the_draws() -> None:
+    images, labels = fashion_mnist("test")
+    x, y, model = images[:60], labels[:60], sample("robust")
+    wide = Smoothing(sigma=0.12, draws=5_000)
+    fixed = certify(model, x, wide)
+    assert fixed.accuracy(y, 0.06).k > 20
+    for radius in (0.06, 0.12, 0.24):
+        early = robust_at(model, x, radius, wide)
+        assert abs(early.accuracy(y, radius).k - fixed.accuracy(y, radius).k) <= 1
+        assert early.samples.double().mean() <= 0.15 * 5_000
