@@ -54,6 +54,14 @@ def test_non_local_means_are_the_slow_loops(search: int, patch: int) -> None:
     assert float((found - x).abs().max()) > 0.01
 
 
+def test_a_large_image_has_the_gradient_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = images(2, 3, 8, 9).requires_grad_()
+    stage = NonLocalMeans(search=5, strength=30)
+    plain = torch.autograd.grad(stage(x).square().sum(), x)[0]
+    monkeypatch.setattr("redan.preprocessing.non_local._LARGE", 1)
+    assert torch.equal(torch.autograd.grad(stage(x).square().sum(), x)[0], plain)
+
+
 def test_colors_are_smoothed_by_lightness_and_by_color() -> None:
     x = images(1, 3, 8, 8) * 0.2 + 0.4
     lab = to_lab(x).numpy()[0]

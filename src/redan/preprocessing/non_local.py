@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
+from torch.utils.checkpoint import checkpoint
 
 from redan.errors import SettingError
 from redan.preprocessing.lab import from_lab, to_lab
@@ -20,6 +21,7 @@ from redan.preprocessing.transformation import (
 )
 
 _FAINTEST = 1e-3  # a weight below this counts as none, as in OpenCV
+_LARGE = 2**18  # numbers in a batch above which lines are computed twice for a gradient, to keep a tenth in memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,21 +79,32 @@ class NonLocalMeans:
         if not len(x):
             return x.clone()
         height, width = x.shape[2:]
-        edge, reach = self.patch // 2, self.search // 2 + self.patch // 2
+        reach = self.search // 2 + self.patch // 2
         wide = x[:, :, reflected(height, reach).to(x.device)][..., reflected(width, reach).to(x.device)]
+        total, weights = torch.zeros_like(x), torch.zeros_like(x[:, :1])
+        for down in range(self.search):
+            if x.requires_grad and x.numel() > _LARGE:
+                more, counted = checkpoint(self._line, wide, down, use_reentrant=False, preserve_rng_state=False)
+            else:
+                more, counted = self._line(wide, down)
+            total, weights = total + more, weights + counted
+        return total / weights
+
+    def _line(self, wide: Tensor, down: int) -> tuple[Tensor, Tensor]:
+        """The weighted sum over one line of the window, and the sum of its weights: (N, C, H, W), (N, 1, H, W)."""
+        edge, middle, strength = self.patch // 2, self.search // 2, self.strength / 255
+        height, width = (size - self.search + 1 for size in wide.shape[2:])
 
         def moved(down: int, right: int) -> Tensor:
             """The image, with the edges of its patches, seen from so far away."""
-            return wide[..., down : down + height + 2 * edge, right : right + width + 2 * edge]
+            return wide[..., down : down + height, right : right + width]
 
-        here, strength = moved(self.search // 2, self.search // 2), self.strength / 255
-        total, weights = torch.zeros_like(x), torch.zeros_like(x[:, :1])
-        for down in range(self.search):
-            for right in range(self.search):
-                there = moved(down, right)
-                apart = avg_pool2d((here - there).square().mean(1, keepdim=True), self.patch, stride=1)
-                weight = torch.exp(-apart / strength**2)
-                weight = torch.where(weight < _FAINTEST, 0, weight)
-                total = total + weight * there[..., edge : edge + height, edge : edge + width]
-                weights = weights + weight
-        return total / weights
+        here, total, weights = moved(middle, middle), torch.zeros(()).to(wide), torch.zeros(()).to(wide)
+        for right in range(self.search):
+            there = moved(down, right)
+            apart = avg_pool2d((here - there).square().mean(1, keepdim=True), self.patch, stride=1)
+            weight = torch.exp(-apart / strength**2)
+            weight = torch.where(weight < _FAINTEST, 0, weight)
+            total = total + weight * there[..., edge : height - edge, edge : width - edge]
+            weights = weights + weight
+        return total, weights
