@@ -33,18 +33,22 @@ def steps_of(target: TorchTarget, shape: Sequence[int]) -> list[Step]:
         channel = (-1, *[1] * (len(shape) - 1))
         mean, std = (own(part).reshape(channel) for part in (target.mean, target.std))
         x = plan.scaled(x, 1 / std, -mean / std, terms=4)
-    module = target.module
+    return read(target.module, plan, x)
+
+
+def read(module: nn.Module, plan: Plan, x: Wire) -> list[Step]:
+    """The module's steps, after those of the plan, from this wire on. Raises NotCertifiableError as `steps_of` does."""
     parts = list(module.named_modules())
     if isinstance(module, torch.jit.ScriptModule) or any(hasattr(part, "_orig_mod") for _, part in parts):
         _refuse("the model is compiled, and what it computes cannot be read", "give the module itself")
     hooked = [name for name, part in parts if part._forward_hooks or part._forward_pre_hooks]
     if hooked:
         _refuse(f"{hooked[0] or 'the module itself'} has forward hooks, which may change anything", "remove them")
-    graph, root = _traced(module)
+    graph, root = traced(module)
     return _read(graph, root, plan, x)
 
 
-def _traced(module: nn.Module) -> tuple[fx.Graph, nn.Module]:
+def traced(module: nn.Module) -> tuple[fx.Graph, nn.Module]:
     """The graph, and the module that its names belong to: a shell, since tracing may leave constants there."""
     root = nn.Sequential(module)
     try:
@@ -138,7 +142,7 @@ def _writes(node: fx.Node, root: nn.Module) -> bool:
     """Whether the operation changes what it is given."""
     if node.op == "call_module":
         layer = root.get_submodule(str(node.target))
-        return isinstance(layer, nn.ReLU) and layer.inplace
+        return bool(getattr(layer, "inplace", False))
     named = isinstance(node.target, str) and node.target.endswith("_")
     return (
         node.target in _WRITES

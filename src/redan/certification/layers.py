@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.grad import conv2d_input
 
+from redan.certification.bends import MaxPool, Relu, Tanh
 from redan.certification.rounding import OWN
-from redan.certification.steps import Affine, MaxPool, Relu, Reshape, Step, Sum
+from redan.certification.steps import Affine, Joined, Reshape, Step, Sum
+from redan.certification.windows import Convolution, Local, Pointwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +28,15 @@ class Wire:
 
 @dataclass(slots=True)
 class Plan:
-    """The steps found so far."""
+    """The steps found so far.
+
+    number: how a constant of the model is taken, a copy in our own type unless said otherwise. statistics: the mean and
+    variance that a batch normalization uses instead of its running ones.
+    """
 
     steps: list[Step] = field(default_factory=list)
+    number: Callable[[Any], Tensor] = field(default_factory=lambda: own)
+    statistics: Mapping[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def add(self, step: Step, shape: Sequence[int]) -> Wire:
         self.steps.append(step)
@@ -47,16 +55,18 @@ class Plan:
         reach: int,
         bias: Tensor | None = None,
         bias_size: Tensor | None = None,
+        local: Local | None = None,
     ) -> Wire:
         """All weights have one sign where no `absolute` is given; a transpose that is not given is torch's gradient."""
-        shape = linear(torch.zeros(1, *x.shape, dtype=OWN)).shape
+        shape = linear(torch.zeros(1, *x.shape, dtype=self.number(0.0).dtype)).shape
         if shape[0] != 1:
             raise Unknown("mixes rows")
 
         def transposed(a: Tensor) -> Tensor:
+            onward = torch.is_grad_enabled()
             with torch.enable_grad():
-                point = torch.zeros(len(a), *x.shape, dtype=OWN, requires_grad=True)
-                return torch.autograd.grad(linear(point), point, a)[0]
+                point = torch.zeros(len(a), *x.shape, dtype=a.dtype, requires_grad=True)
+                return torch.autograd.grad(linear(point), point, a, create_graph=onward)[0]
 
         made = Affine(
             (x.step,),
@@ -67,11 +77,13 @@ class Plan:
             reach,
             bias=bias,
             bias_size=bias_size,
+            local=local,
         )
         return self.add(made, shape[1:])
 
     def linear(self, x: Wire, weight: Tensor, bias: Tensor | None = None) -> Wire:
-        weight, size = own(weight), own(weight).abs()
+        weight = self.number(weight)
+        size = weight.abs()
         out, into = weight.shape
         return self._affine(
             x,
@@ -80,7 +92,7 @@ class Plan:
             lambda a: a @ weight,
             terms=into,
             reach=out,
-            bias=None if bias is None else own(bias),
+            bias=None if bias is None else self.number(bias),
         )
 
     def matmul(self, x: Any, weight: Any) -> Wire:
@@ -98,7 +110,8 @@ class Plan:
         dilation: Any = 1,
         groups: int = 1,
     ) -> Wire:
-        weight, size = own(weight), own(weight).abs()
+        weight = self.number(weight)
+        size = weight.abs()
         kernel, dilation = weight.shape[2:], _pair(dilation)
         if isinstance(padding, str):
             total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
@@ -107,15 +120,16 @@ class Plan:
             padding = [t // 2 for t in total]
         rest = _pair(stride), _pair(padding), dilation, groups
         out, into = weight.shape[:2]
-        adjoint: Callable[..., Tensor] = conv2d_input
+        local = Convolution(weight, _pair(stride), _pair(padding), dilation, groups, x.shape)
         return self._affine(
             x,
             lambda z: functional.conv2d(z, weight, None, *rest),
             lambda z: functional.conv2d(z, size, None, *rest),
-            lambda a: adjoint([len(a), *x.shape], weight, a, *rest),
+            lambda a: conv2d_input([len(a), *x.shape], weight, a, *rest),  # type: ignore[no-untyped-call]
             terms=into * math.prod(kernel),
             reach=out // groups * math.prod(kernel),
-            bias=None if bias is None else own(bias).reshape(-1, 1, 1),
+            bias=None if bias is None else self.number(bias).reshape(-1, 1, 1),
+            local=local,
         )
 
     def scaled(
@@ -128,6 +142,7 @@ class Plan:
             raise Unknown("combines shapes that do not fit") from error
         if same != (1, *x.shape):
             raise Unknown("repeats numbers or mixes rows by broadcasting")
+        scale = scale.reshape(*[1] * (len(x.shape) - scale.dim()), *scale.shape)
         size = scale.abs()
         return self._affine(
             x,
@@ -136,27 +151,67 @@ class Plan:
             lambda a: a * scale,
             terms=terms,
             reach=2,
-            bias=bias,
+            bias=None if bias is None else bias.reshape(*[1] * (len(x.shape) - bias.dim()), *bias.shape),
             bias_size=bias_size,
+            local=Pointwise(scale),
         )
 
     def normalized(self, x: Wire, layer: nn.Module) -> Wire:
         """Batch normalization in evaluation mode."""
         part: Any = layer
-        if part.running_mean is None or part.running_var is None:
+        mean, variance = self.statistics.get(layer, (part.running_mean, part.running_var))
+        if mean is None or variance is None:
             raise Unknown("normalizes by the batch (track_running_stats=False), so no row has an answer of its own")
         column = (-1, *[1] * (len(x.shape) - 1))
-        mean, variance = own(part.running_mean), own(part.running_var)
+        mean, variance = self.number(mean), self.number(variance)
         scale = (variance + part.eps).rsqrt()
         shift = torch.zeros_like(mean)
         if part.affine:
-            scale, shift = scale * own(part.weight), own(part.bias)
+            scale, shift = scale * self.number(part.weight), self.number(part.bias)
         size = (scale * mean).abs() + shift.abs()
         bias = shift - scale * mean
         return self.scaled(x, scale.reshape(column), bias.reshape(column), size.reshape(column), terms=16)
 
     def relu(self, x: Wire, inplace: bool = False) -> Wire:  # noqa: ARG002  # torch's signature
         return self.add(Relu((x.step,)), x.shape)
+
+    def tanh(self, x: Wire) -> Wire:
+        return self.add(Tanh((x.step,)), x.shape)
+
+    def sigmoid(self, x: Wire) -> Wire:
+        """(1 + tanh(x / 2)) / 2."""
+        half = self.number(0.5)
+        return self.scaled(self.tanh(self.scaled(x, half)), half, half)
+
+    def leaky(self, x: Wire, negative_slope: float = 0.01, inplace: bool = False) -> Wire:  # noqa: ARG002
+        """s · x + (1 - s) · max(x, 0)."""
+        if not 0 <= negative_slope <= 1:
+            raise Unknown(f"has a slope of {negative_slope} below 0, and only slopes from 0 to 1 have bounds here")
+        slope = self.number(negative_slope)
+        return self.add_up(self.scaled(x, slope), self.scaled(self.relu(x), 1 - slope))
+
+    def clipped(self, x: Wire, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Wire:  # noqa: ARG002
+        """The nearest number between two: above the least as a ReLU, then below the largest as another."""
+        low, high, one = self.number(min_val), self.number(max_val), self.number(1.0)
+        return self.scaled(self.relu(self.scaled(self.relu(self.scaled(x, one, -low)), -one, high - low)), -one, high)
+
+    def joined(self, parts: Sequence[Any], dim: int = 0) -> Wire:
+        """Results side by side along one axis of a row."""
+        if not all(isinstance(part, Wire) for part in parts):
+            raise Unknown("joins results and constants")
+        axis = dim % (len(parts[0].shape) + 1)
+        if axis == 0:
+            raise Unknown("joins rows")
+        sizes = tuple(part.shape[axis - 1] for part in parts)
+        shape = torch.cat([torch.empty(1, *part.shape, device="meta") for part in parts], axis).shape[1:]
+        return self.add(Joined(tuple(part.step for part in parts), axis, sizes), shape)
+
+    def padded(self, x: Wire, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Wire:
+        """Zeros on the sides, or cut sides where fewer than none are added."""
+        if mode != "constant" or value or len(pad) > 2 * len(x.shape):
+            raise Unknown("pads with something else than zeros, or whole rows")
+        sides = list(pad)
+        return self._affine(x, lambda z: functional.pad(z, sides), terms=1, reach=1)
 
     def add_up(self, x: Any, y: Any, *, alpha: float = 1) -> Wire:
         if alpha != 1:
@@ -165,7 +220,7 @@ class Plan:
             _alike(x, y)
             return self.add(Sum((x.step, y.step)), x.shape)
         x, constant = (x, y) if isinstance(x, Wire) else (y, x)
-        return self.scaled(x, torch.ones((), dtype=OWN), own(constant))
+        return self.scaled(x, torch.ones((), dtype=self.number(0.0).dtype), self.number(constant))
 
     def subtract(self, x: Any, y: Any, *, alpha: float = 1) -> Wire:
         if alpha != 1:
@@ -174,22 +229,22 @@ class Plan:
             _alike(x, y)
             return self.add(Sum((x.step, y.step), sign=-1), x.shape)
         if isinstance(x, Wire):
-            return self.scaled(x, torch.ones((), dtype=OWN), -own(y))
-        return self.scaled(y, -torch.ones((), dtype=OWN), own(x))
+            return self.scaled(x, torch.ones((), dtype=self.number(0.0).dtype), -self.number(y))
+        return self.scaled(y, -torch.ones((), dtype=self.number(0.0).dtype), self.number(x))
 
     def multiply(self, x: Any, y: Any) -> Wire:
         x, factor = (x, y) if isinstance(x, Wire) else (y, x)
         if isinstance(factor, Wire):
             raise Unknown("multiplies two results, and only products with constants have bounds here")
-        return self.scaled(x, own(factor))
+        return self.scaled(x, self.number(factor))
 
     def divide(self, x: Any, y: Any) -> Wire:
         if isinstance(y, Wire):
             raise Unknown("divides by a result, and only quotients by constants have bounds here")
-        return self.scaled(x, 1 / own(y), terms=3)
+        return self.scaled(x, 1 / self.number(y), terms=3)
 
     def negative(self, x: Wire) -> Wire:
-        return self.scaled(x, -torch.ones((), dtype=OWN))
+        return self.scaled(x, -torch.ones((), dtype=self.number(0.0).dtype))
 
     def mean(self, x: Wire, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Wire:
         dims = [dim] if isinstance(dim, int) else list(dim or [])
@@ -223,7 +278,7 @@ class Plan:
             raise Unknown("returns positions, or pools something that is no image (N, C, H, W)")
         step = stride or kernel_size
         pool = MaxPool((x.step,), _pair(kernel_size), _pair(step), _pair(padding), _pair(dilation), ceil_mode)
-        return self.add(pool, pool.pool(torch.zeros(1, *x.shape, dtype=OWN))[0].shape[1:])
+        return self.add(pool, pool.pool(torch.zeros(1, *x.shape, dtype=self.number(0.0).dtype))[0].shape[1:])
 
     def shaped(self, x: Wire, change: Callable[[Tensor], Tensor]) -> Wire:
         """Any change of shape that leaves the order of a row's numbers alone."""

@@ -10,15 +10,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from redan.certification.region import Region
 from redan.certification.rounding import OWN, Rounding, gamma, unit
-from redan.certification.steps import Interval, Reached, Relu, Step
+from redan.certification.steps import Interval, Reached, Step, dot
+from redan.certification.windows import Window, cut, widened
 
 _NUMBERS = 2**20  # of coefficients held at once for one step: 8 MiB
+_CALLS = 2**20  # what the calls of a step cost, in multiplications
+
+
+class Ready(NamedTuple):
+    """What the way back over a step needs, the same for all coefficients.
+
+    parts: the step's relaxation. loose: what a coefficient of 1 may lose by rounding, (1, …). floor: by underflow.
+    """
+
+    parts: tuple[Tensor, ...]
+    loose: Tensor
+    floor: float
 
 
 @dataclass(slots=True)
@@ -29,12 +43,32 @@ class Bounds:
     region: Region
     rounding: Rounding
     known: list[Reached] = field(default_factory=list)
+    _ready: dict[int, Ready] = field(default_factory=dict)
 
     def of(self, step: int) -> Interval:
         return self.known[step].interval if step >= 0 else self.region.interval
 
     def given(self, step: int) -> list[Interval]:
         return [self.of(parent) for parent in self.steps[step].parents]
+
+    def ready(self, step: int) -> Ready:
+        """Of our own rounding: each coefficient times the largest number that it can meet, and each sum of sizes."""
+        if step not in self._ready:
+            one, reached, given = self.steps[step], self.known[step], self.given(step)
+            u, deep, count = unit(OWN), len(self.steps) + 16, reached.interval.low.numel()
+            parts, size = one.relaxed(given)
+            floor = torch.finfo(OWN).tiny * (one.reach + count) * (1 + sum(float(part.size.sum()) for part in given))
+            kept = deep * u  # a coefficient is relaxed once, and summed over the uses of its number
+            loose = reached.slack + gamma(one.reach + 16, u) * reached.summed + kept * reached.interval.size + floor
+            if size is not None:
+                loose = loose + size * gamma(count + deep, 2 * u)
+            self._ready[step] = Ready(parts, loose * (1 + gamma(2 * count + 16 + deep, 2 * u)), floor)
+        return self._ready[step]
+
+    def narrow(self, step: int, interval: Interval) -> None:
+        """Take this for the step's interval from now on."""
+        self.known[step] = self.known[step]._replace(interval=interval)
+        self._ready.pop(step, None)
 
 
 def intervals(steps: Sequence[Step], region: Region, rounding: Rounding) -> Bounds:
@@ -46,56 +80,118 @@ def intervals(steps: Sequence[Step], region: Region, rounding: Rounding) -> Boun
 
 
 def refined(steps: Sequence[Step], region: Region, rounding: Rounding) -> Bounds:
-    """The same, each ReLU's input narrowed by linear relaxations of all before it, where its sign is open (CROWN)."""
+    """The same, narrowed by linear relaxations of all before it what steps take, where they bend (CROWN)."""
     bounds = Bounds(steps, region, rounding)
-    bent = {step.parents[0] for step in steps if isinstance(step, Relu)}
+    takers: dict[int, list[int]] = {}
     for at, step in enumerate(steps):
-        reached = step.forward(bounds.given(at), rounding)
-        bounds.known.append(reached)
-        if at in bent:
-            bounds.known[at] = reached._replace(interval=_narrowed(bounds, at))
+        for parent in step.parents:
+            takers.setdefault(parent, []).append(at)
+    for at, step in enumerate(steps):
+        bounds.known.append(step.forward(bounds.given(at), rounding))
+        masks = [] if not step.straight else [steps[taker].open([bounds.of(at)]) for taker in takers.get(at, [])]
+        bending = [mask for mask in masks if mask is not None]
+        if bending:
+            bounds.narrow(at, _narrowed(bounds, at, torch.stack(bending).any(0)))
     return bounds
 
 
-def _narrowed(bounds: Bounds, step: int) -> Interval:
-    """The step's interval, those numbers whose sign is open bounded once more."""
+def _narrowed(bounds: Bounds, step: int, mask: Tensor) -> Interval:
+    """The step's interval, those of its numbers that the mask (1, …) names bounded once more."""
     known = bounds.of(step)
-    low, high = known.low.flatten().clone(), known.high.flatten().clone()
-    widest = max(bounds.of(at).low.numel() for at in range(-1, step + 1))
-    several = max(1, _NUMBERS // widest // 2)
-    for some in torch.split(((low < 0) & (high > 0)).nonzero().flatten(), several):
-        one = torch.zeros(len(some), len(low), dtype=OWN)
-        one[torch.arange(len(some)), some] = 1
-        found = lower(bounds, step, torch.cat([one, -one]).reshape(-1, *known.low.shape[1:]))
-        low[some], high[some] = found[: len(some)], -found[len(some) :]
-    shape = known.low.shape
-    return known.within(Interval(low.reshape(shape), high.reshape(shape)))
+    low, high = known.low.clone(), known.high.clone()
+    for window in _tiles(bounds, step, int(mask.sum())):
+        part = cut(mask, window)
+        widest = max(bounds.of(at).low.numel() for at in range(-1, step + 1)) if window is None else part.numel() * 8
+        for some in torch.split(part.nonzero(), max(1, _NUMBERS // widest // 2)):
+            one = torch.zeros(len(some), *part.shape[1:], dtype=OWN)
+            one[(torch.arange(len(some)), *some[:, 1:].unbind(1))] = 1
+            found = lower(bounds, step, torch.cat([one, -one]), window)
+            where = some.unbind(1)
+            cut(low, window)[where], cut(high, window)[where] = found[: len(some)], -found[len(some) :]
+    return known.within(Interval(low, high))
 
 
-def lower(bounds: Bounds, step: int, a: Tensor) -> Tensor:
-    """Lower bounds of a · z, z the step's numbers, for S rows a (S, …): (S,); -inf where nothing can be said.
+def _tiles(bounds: Bounds, step: int, count: int) -> list[Window | None]:
+    """The windows to bound a step's numbers by, so many in all: as small as pays."""
+    shape = bounds.of(step).low.shape
+    if len(shape) != 4:
+        return [None]
+    height, width = shape[2:]
+    best: tuple[float, list[Window | None]] = (count * _work(bounds, step, None)[0], [None])
+    for side in (1, 2, 4, 7):
+        tiles = [
+            Window(top, min(top + side, height), left, min(left + side, width))
+            for top in range(0, height, side)
+            for left in range(0, width, side)
+        ]
+        middle = tiles[len(tiles) // 2 + math.isqrt(len(tiles)) // 2 if len(tiles) > 1 else 0]
+        work, passed = _work(bounds, step, middle)
+        cost = count * work + len(tiles) * passed * _CALLS
+        if cost < best[0]:
+            best = cost, list(tiles)
+    return best[1]
 
-    What our own rounding may take is subtracted: of each coefficient, times the largest number that it can meet, and
-    of each sum, as a share of the sizes of what it sums.
-    """
-    u, tiny, deep = unit(OWN), torch.finfo(OWN).tiny, len(bounds.steps) + 16
-    kept = deep * u  # a coefficient is relaxed once, and summed over the uses of its number
-    waiting, total = {step: a}, torch.zeros(len(a), dtype=OWN)
+
+def _work(bounds: Bounds, step: int, window: Window | None) -> tuple[float, int]:
+    """Multiplications that a bound of one number takes, and steps that it goes through."""
+    waiting: dict[int, Window | None] = {step: window}
+    work, passed = 0.0, 0
     for at in range(step, -1, -1):
         if at not in waiting:
             continue
-        a, one = waiting.pop(at), bounds.steps[at]
-        reached, given = bounds.known[at], bounds.given(at)
-        count = math.prod(a.shape[1:])
-        floor = tiny * (one.reach + count) * (1 + sum(float(part.size.sum()) for part in given))
-        loose = reached.slack + gamma(one.reach + 16, u) * reached.summed + kept * reached.interval.size + floor
-        back = one.backward(a, given)
-        lost = a.abs().flatten(1) @ loose.flatten() * (1 + gamma(count + 16, u)) + floor
-        total += back.added - lost - (lost + back.size) * gamma(count + deep, 2 * u)
+        window, one = waiting.pop(at), bounds.steps[at]
+        looked = None if window is None else one.looks(window)
+        for parent in one.parents:
+            before = bounds.of(parent).low.shape
+            numbers = math.prod(before) if looked is None else math.prod(before[:2]) * looked.area
+            work += numbers * (one.reach + 16)
+            if parent in waiting:
+                other = waiting[parent]
+                waiting[parent] = None if looked is None or other is None else looked.around(other)
+            else:
+                waiting[parent] = looked
+        passed += 1
+    return work, passed
+
+
+def lower(bounds: Bounds, step: int, a: Tensor, window: Window | None = None) -> Tensor:
+    """Lower bounds of a · z, z the step's numbers, for S rows a (S, …): (S,); -inf where nothing can be said.
+
+    window: where a's numbers are, if not everywhere. What our own rounding may take is subtracted (`Bounds.ready`).
+    """
+    waiting: dict[int, tuple[Tensor, Window | None]] = {step: (a, window)}
+    total = torch.zeros(len(a), dtype=OWN)
+    for at in range(step, -1, -1):
+        if at not in waiting:
+            continue
+        (a, window), one, ready = waiting.pop(at), bounds.steps[at], bounds.ready(at)
+        looked = None if window is None else one.looks(window)
+        if window is not None and looked is None:
+            a, window = _everywhere(a, window, bounds.of(at)), None
+        back = one.backward(a, [cut(part, window) for part in ready.parts], window)
+        total += back.added - dot(a.abs(), cut(ready.loose, window)) - ready.floor
         for parent, part in zip(one.parents, back.parents, strict=True):
-            waiting[parent] = waiting[parent] + part if parent in waiting else part
+            more = part, looked
+            waiting[parent] = _added(waiting[parent], more, bounds.of(parent)) if parent in waiting else more
     if -1 in waiting:
-        a = waiting[-1]
-        least, size = bounds.region.least(a)
-        total += least - size * (kept + gamma(math.prod(a.shape[1:]) + deep, 2 * u))
+        a, window = waiting[-1]
+        least, size = bounds.region.least(a, window)
+        deep, u = len(bounds.steps) + 16, unit(OWN)
+        total += least - size * (deep * u + gamma(math.prod(a.shape[1:]) + deep, 2 * u))
     return total.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+
+
+def _everywhere(a: Tensor, window: Window | None, known: Interval) -> Tensor:
+    height, width = known.low.shape[-2:]
+    return a if window is None else widened(a, window, Window(0, height, 0, width))
+
+
+def _added(
+    held: tuple[Tensor, Window | None], more: tuple[Tensor, Window | None], known: Interval
+) -> tuple[Tensor, Window | None]:
+    """The sum of coefficients of two windows."""
+    (a, here), (b, there) = held, more
+    if here is None or there is None:
+        return _everywhere(a, here, known) + _everywhere(b, there, known), None
+    around = here.around(there)
+    return widened(a, here, around) + widened(b, there, around), around

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from redan.certification.rounding import OWN, unit
 from redan.certification.steps import Interval
+from redan.certification.windows import Window, cut
 from redan.errors import SetError
 from redan.perturbations.balls import ULPS, rounding
 from redan.perturbations.norms import L2, Linf
@@ -28,19 +29,20 @@ class Region:
     radius: float
     dual: float
 
-    def least(self, a: Tensor) -> tuple[Tensor, Tensor]:
+    def least(self, a: Tensor, window: Window | None = None) -> tuple[Tensor, Tensor]:
         """A lower bound of a · x over the region for each a (S, …), and the size of what it sums: (S,) each.
 
-        Over the box, or over the ball by Hölder's inequality, whichever says more.
+        Over the box, or over the ball by Hölder's inequality, whichever says more. window: where a's numbers are, if
+        not everywhere.
         """
-        flat = a.flatten(1)
-        low, high, most, x0 = (part.flatten() for part in (*self.interval, self.interval.size, self.x0))
-        box = flat.clamp_min(0) @ low + flat.clamp_max(0) @ high
+        flat, box = a.flatten(1), self.interval.cut(window)
+        low, high, most, x0 = (part.flatten() for part in (*box, box.size, cut(self.x0, window)))
+        least = flat.clamp_min(0) @ low + flat.clamp_max(0) @ high
         size = flat.abs() @ most
         if self.dual == 1 or not math.isfinite(self.radius):
-            return box, size
+            return least, size
         moved = self.radius * torch.linalg.vector_norm(flat, ord=self.dual, dim=1)
-        return torch.maximum(box, flat @ x0 - moved), size + moved
+        return torch.maximum(least, flat @ x0 - moved), size + moved
 
 
 def region(x: Tensor, within: Bounded, radius: float) -> Region:

@@ -1,8 +1,9 @@
-"""The steps of a network, each with its intervals forward and its linear relaxation backward.
+"""The steps of a network that are affine, and what all steps have in common.
 
-Intervals: Gowal et al. 2018, arXiv:1810.12715. Relaxations: CROWN, Zhang et al. 2018, arXiv:1811.00866, with the
-adaptive lower line of a ReLU. Tensors forward are (1, …), one row; backward (S, …), one coefficient of every number
-for each of S quantities that are bounded from below.
+Intervals: Gowal et al. 2018, arXiv:1810.12715. Relaxations: CROWN, Zhang et al. 2018, arXiv:1811.00866. Each step knows
+three passes: `box`, intervals (N, …) of any rows in any type, through which gradients flow; `forward`, the interval
+(1, …) of one row with all that rounding may take; `backward`, coefficients (S, …) of every number for each of S
+quantities that are bounded from below, given one interval (1, …) for all of them or one (S, …) for each.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from redan.certification.rounding import OWN, Rounding
+from redan.certification.rounding import Rounding
+from redan.certification.windows import Local, Window, cut
 
 
 class Interval(NamedTuple):
-    """Where a step's numbers lie, whatever the input: (1, …) each."""
+    """Where a step's numbers lie, whatever the input: (1, …) each, or (N, …)."""
 
     low: Tensor
     high: Tensor
@@ -33,6 +34,9 @@ class Interval(NamedTuple):
         """Number by number the narrower of both."""
         return Interval(torch.maximum(self.low, other.low), torch.minimum(self.high, other.high))
 
+    def cut(self, window: Window | None) -> Interval:
+        return Interval(cut(self.low, window), cut(self.high, window))
+
 
 class Reached(NamedTuple):
     """A step's interval; how far its numbers may be from what the step says (rounding); the sizes of what they sum."""
@@ -42,16 +46,30 @@ class Reached(NamedTuple):
     summed: Tensor
 
 
+class Relaxed(NamedTuple):
+    """What a step is between, for numbers that it knows the intervals of: tensors that `backward` is given again.
+
+    size: of what a coefficient of the result may add, (1, …) or what broadcasts to it; None for nothing.
+    """
+
+    parts: tuple[Tensor, ...] = ()
+    size: Tensor | None = None
+
+
 class Back(NamedTuple):
-    """A linear bound carried over one step: the parents' coefficients (S, …), what is added, the sizes of its parts."""
+    """A linear bound carried over one step: the parents' coefficients (S, …), and what is added (S,)."""
 
     parents: tuple[Tensor, ...]
-    added: Tensor | float = 0.0  # (S,)
-    size: Tensor | float = 0.0  # (S,)
+    added: Tensor | float = 0.0
 
 
-def _exact(interval: Interval) -> Reached:
+def exact(interval: Interval) -> Reached:
     return Reached(interval, torch.zeros_like(interval.low), interval.size)
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """The sum over a row's numbers of a (S, …) times b, one for all (1, …) or one each (S, …): (S,)."""
+    return a.flatten(1) @ b.flatten() if len(b) == 1 else (a * b).flatten(1).sum(1)
 
 
 class Step(Protocol):
@@ -65,12 +83,36 @@ class Step(Protocol):
         """How many of its numbers one number of a parent goes into: what a coefficient is summed over, going back."""
         ...
 
-    def forward(self, given: Sequence[Interval], rounding: Rounding, /) -> Reached:
-        """The interval of the result: (1, …) in double precision."""
+    @property
+    def straight(self) -> bool:
+        """Whether its result is an affine function of what it takes, so that going back loses nothing."""
         ...
 
-    def backward(self, a: Tensor, given: Sequence[Interval], /) -> Back:
-        """Coefficients (S, …) of the result, as a lower bound in the parents' numbers."""
+    def box(self, given: Sequence[Interval], /) -> Interval:
+        """The interval of the result by interval arithmetic, rounding left out: (N, …), differentiable."""
+        ...
+
+    def forward(self, given: Sequence[Interval], rounding: Rounding, /) -> Reached:
+        """The interval of the result: (1, …) in double precision, rounding included."""
+        ...
+
+    def open(self, given: Sequence[Interval], /) -> Tensor | None:
+        """Which numbers of what it takes bend, and would bend less if they were known better: (1, …); None for none."""
+        ...
+
+    def looks(self, window: Window, /) -> Window | None:
+        """What a window of its numbers depends on, the same of each parent; None for all or what is not known."""
+        ...
+
+    def relaxed(self, given: Sequence[Interval], /) -> Relaxed:
+        """The linear relaxation of a step that bends."""
+        ...
+
+    def backward(self, a: Tensor, parts: Sequence[Tensor], window: Window | None = None, /) -> Back:
+        """Coefficients (S, …) of the result, as a lower bound in the parents' numbers.
+
+        parts: of `relaxed`; where `a` is that of a window, so are they.
+        """
         ...
 
 
@@ -86,6 +128,16 @@ class Affine:
     reach: int
     bias: Tensor | None = None  # broadcasts against z
     bias_size: Tensor | None = None  # the size of all that the bias is made of, where that is more than its own
+    local: Local | None = None
+    straight = True
+
+    def box(self, given: Sequence[Interval]) -> Interval:
+        (x,) = given
+        middle = self.linear((x.low + x.high) / 2)
+        radius = self.absolute((x.high - x.low) / 2)
+        if self.bias is not None:
+            middle = middle + self.bias
+        return Interval(middle - radius, middle + radius)
 
     def forward(self, given: Sequence[Interval], rounding: Rounding) -> Reached:
         (x,) = given
@@ -99,11 +151,20 @@ class Affine:
         slack = slack.masked_fill(~(size < rounding.ceiling), torch.inf)
         return Reached(Interval(middle - radius - slack, middle + radius + slack), slack, size)
 
-    def backward(self, a: Tensor, _given: Sequence[Interval]) -> Back:
+    def open(self, _given: Sequence[Interval]) -> None:
+        return None
+
+    def relaxed(self, _given: Sequence[Interval]) -> Relaxed:
+        return Relaxed((), None if self.bias is None else self.bias.abs())
+
+    def looks(self, window: Window) -> Window | None:
+        return None if self.local is None else self.local.looks(window)
+
+    def backward(self, a: Tensor, _parts: Sequence[Tensor], window: Window | None = None) -> Back:
+        into = self.adjoint(a) if window is None or self.local is None else self.local.adjoint(a, window)
         if self.bias is None:
-            return Back((self.adjoint(a),))
-        bias = self.bias.expand(1, *a.shape[1:]).flatten()
-        return Back((self.adjoint(a),), a.flatten(1) @ bias, a.abs().flatten(1) @ bias.abs())
+            return Back((into,))
+        return Back((into,), dot(a, cut(self.bias, window).expand(1, *a.shape[1:])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +174,61 @@ class Sum:
     parents: tuple[int, ...]
     sign: int = 1
     reach = 1
+    straight = True
+
+    def box(self, given: Sequence[Interval]) -> Interval:
+        x, y = given
+        low, high = (y.low, y.high) if self.sign > 0 else (-y.high, -y.low)
+        return Interval(x.low + low, x.high + high)
 
     def forward(self, given: Sequence[Interval], rounding: Rounding) -> Reached:
         x, y = given
         size = x.size + y.size
         slack = rounding.affine(2) * size
         slack = slack.masked_fill(~(size < rounding.ceiling), torch.inf)
-        low, high = (y.low, y.high) if self.sign > 0 else (-y.high, -y.low)
-        return Reached(Interval(x.low + low - slack, x.high + high + slack), slack, size)
+        low, high = self.box(given)
+        return Reached(Interval(low - slack, high + slack), slack, size)
 
-    def backward(self, a: Tensor, _given: Sequence[Interval]) -> Back:
+    def open(self, _given: Sequence[Interval]) -> None:
+        return None
+
+    def relaxed(self, _given: Sequence[Interval]) -> Relaxed:
+        return Relaxed()
+
+    def looks(self, window: Window) -> Window:
+        return window
+
+    def backward(self, a: Tensor, _parts: Sequence[Tensor], _window: Window | None = None) -> Back:
         return Back((a, a if self.sign > 0 else -a))
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Several results side by side along one axis (of a batch, so 1 is a row's first); `sizes` of each there."""
+
+    parents: tuple[int, ...]
+    axis: int
+    sizes: tuple[int, ...]
+    reach = 1
+    straight = True
+
+    def box(self, given: Sequence[Interval]) -> Interval:
+        return Interval(*(torch.cat(parts, self.axis) for parts in zip(*given, strict=True)))
+
+    def forward(self, given: Sequence[Interval], _rounding: Rounding) -> Reached:
+        return exact(self.box(given))
+
+    def open(self, _given: Sequence[Interval]) -> None:
+        return None
+
+    def relaxed(self, _given: Sequence[Interval]) -> Relaxed:
+        return Relaxed()
+
+    def looks(self, window: Window) -> Window | None:
+        return window if self.axis == 1 else None
+
+    def backward(self, a: Tensor, _parts: Sequence[Tensor], _window: Window | None = None) -> Back:
+        return Back(torch.split(a, list(self.sizes), self.axis))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,85 +239,22 @@ class Reshape:
     before: tuple[int, ...]
     after: tuple[int, ...]
     reach = 1
+    straight = True
+
+    def box(self, given: Sequence[Interval]) -> Interval:
+        return Interval(*(part.reshape(len(part), *self.after) for part in given[0]))
 
     def forward(self, given: Sequence[Interval], _rounding: Rounding) -> Reached:
-        low, high = (part.reshape(1, *self.after) for part in given[0])
-        return _exact(Interval(low, high))
+        return exact(self.box(given))
 
-    def backward(self, a: Tensor, _given: Sequence[Interval]) -> Back:
+    def open(self, _given: Sequence[Interval]) -> None:
+        return None
+
+    def relaxed(self, _given: Sequence[Interval]) -> Relaxed:
+        return Relaxed()
+
+    def looks(self, _window: Window) -> None:
+        return None
+
+    def backward(self, a: Tensor, _parts: Sequence[Tensor], _window: Window | None = None) -> Back:
         return Back((a.reshape(len(a), *self.before),))
-
-
-class Lines(NamedTuple):
-    """lower·x ≤ relu(x) ≤ upper·x + offset, for all x of an interval."""
-
-    lower: Tensor
-    upper: Tensor
-    offset: Tensor
-
-
-def relu_lines(x: Interval) -> Lines:
-    """The chord above; below 0 or x, whichever leaves the smaller triangle (CROWN's adaptive choice).
-
-    A line that is above a convex function at both ends of an interval is above it between them, so the offset is
-    chosen by the ends, and rounding of the slope costs tightness alone.
-    """
-    low, high = x.low.clamp_max(0), x.high.clamp_min(0)
-    on, off = x.low >= 0, x.high <= 0
-    eps, tiny = torch.finfo(OWN).eps, torch.finfo(OWN).tiny
-    slope = (high / (high - low).clamp_min(tiny)).clamp(0, 1)
-    offset = torch.maximum(-slope * low, (1 - slope) * high) * (1 + 8 * eps) + tiny
-    slope, offset = slope.masked_fill(on, 1).masked_fill(off, 0), offset.masked_fill(on | off, 0)
-    return Lines((x.high >= -x.low).to(OWN), slope, offset)
-
-
-@dataclass(frozen=True, slots=True)
-class Relu:
-    """z = max(x, 0)."""
-
-    parents: tuple[int, ...]
-    reach = 1
-
-    def forward(self, given: Sequence[Interval], _rounding: Rounding) -> Reached:
-        low, high = (part.clamp_min(0) for part in given[0])
-        return _exact(Interval(low, high))
-
-    def backward(self, a: Tensor, given: Sequence[Interval]) -> Back:
-        lines = relu_lines(given[0])
-        added = a.clamp_max(0).flatten(1) @ lines.offset.flatten()
-        return Back((torch.where(a > 0, lines.lower, lines.upper) * a,), added, -added)
-
-
-@dataclass(frozen=True, slots=True)
-class MaxPool:
-    """z = the largest number of each window. Below it lies the one whose lower bound is largest; above, a constant."""
-
-    parents: tuple[int, ...]
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    ceil: bool
-
-    @property
-    def reach(self) -> int:
-        return self.kernel[0] * self.kernel[1]
-
-    def pool(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        found: tuple[Tensor, Tensor] = functional.max_pool2d(
-            x, self.kernel, self.stride, self.padding, self.dilation, self.ceil, return_indices=True
-        )
-        return found
-
-    def forward(self, given: Sequence[Interval], _rounding: Rounding) -> Reached:
-        low, high = (self.pool(part)[0] for part in given[0])
-        return _exact(Interval(low, high))
-
-    def backward(self, a: Tensor, given: Sequence[Interval]) -> Back:
-        x = given[0]
-        chosen = self.pool(x.low)[1].flatten(2).expand(len(a), -1, -1)
-        into = a.new_zeros(len(a), *x.low.shape[1:])
-        into.flatten(2).scatter_add_(2, chosen, a.clamp_min(0).flatten(2))
-        top = self.pool(x.high)[0].flatten()
-        negative = a.clamp_max(0).flatten(1)
-        return Back((into,), negative @ top, -negative @ top.abs())

@@ -1,0 +1,124 @@
+"""Windows change no bound: what is left out of a backward pass is zero."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from redan.certification import graph, passes
+from redan.certification.region import region
+from redan.certification.rounding import Rounding
+from redan.certification.windows import Convolution, Window, cut, widened
+from redan.perturbations.norms import L2, Linf
+from redan.samples.models import ResidualBlock
+from redan.targets import from_torch
+
+NETS = {
+    "strides": nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1),
+        nn.BatchNorm2d(3),
+        nn.ReLU(),
+        nn.Conv2d(3, 4, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, (3, 2), padding=(1, 0), groups=2, dilation=(1, 2)),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.LazyLinear(3),
+    ),
+    "residual": nn.Sequential(ResidualBlock(2, 3, 1), ResidualBlock(3, 4, 2), nn.Flatten(), nn.LazyLinear(3)),
+    "pools": nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(3, 3, 3, padding=1),
+        nn.Tanh(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(3, 4, 2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.LazyLinear(3),
+    ),
+}
+
+
+def margins(kind: str, within: Linf | L2) -> Tensor:
+    """CROWN's bounds of all differences of scores, for one row and weights of one seed."""
+    with torch.random.fork_rng():
+        model = NETS[kind]
+        model.eval()(torch.rand(1, 2, 9, 8))
+        torch.manual_seed(0)
+        x = torch.rand(1, 2, 9, 8)
+        for part in model.modules():
+            if isinstance(part, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+                part.reset_parameters()
+    with torch.no_grad():
+        steps = graph.steps_of(from_torch(model), x.shape[1:])
+        bounds = passes.refined(steps, region(x, within, float(within.radius)), Rounding(torch.float32))
+        return passes.lower(bounds, len(steps) - 1, torch.eye(3, dtype=torch.float64) - 1 / 3)
+
+
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the smallest windows, whatever they cost."""
+
+    def tiles(bounds: passes.Bounds, step: int, _count: int) -> list[Window | None]:
+        shape = bounds.of(step).low.shape
+        if len(shape) != 4:
+            return [None]
+        return [Window(top, top + 1, left, left + 1) for top in range(shape[2]) for left in range(shape[3])]
+
+    monkeypatch.setattr(passes, "_tiles", tiles)
+
+
+@pytest.mark.parametrize("within", [Linf(0.05), L2(0.4)], ids=["linf", "l2"])
+@pytest.mark.parametrize("kind", list(NETS))
+def test_the_smallest_windows_give_the_bounds_of_whole_images(
+    kind: str, within: Linf | L2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passes, "_tiles", lambda *_: [None])
+    whole = margins(kind, within)
+    small(monkeypatch)
+
+    assert margins(kind, within).tolist() == pytest.approx(whole.tolist(), rel=1e-9)
+
+
+def test_what_is_chosen_gives_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = margins("strides", Linf(0.05))
+    monkeypatch.setattr(passes, "_CALLS", 0)
+    cheap = margins("strides", Linf(0.05))
+
+    assert cheap.tolist() == pytest.approx(chosen.tolist(), rel=1e-9)
+
+
+def test_a_window_that_is_too_short_would_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = margins("strides", Linf(0.05))
+    looks = Convolution.looks
+    small(monkeypatch)
+    monkeypatch.setattr(
+        Convolution, "looks", lambda self, w: looks(self, w)._replace(bottom=max(looks(self, w).bottom - 1, 0))
+    )
+
+    assert (margins("strides", Linf(0.05)) - whole).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("padding", [0, 1, 3])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_the_transpose_of_a_window(stride: int, padding: int, dilation: int) -> None:
+    """⟨a, W x⟩ = ⟨Wᵀ a, x⟩, and Wᵀ a is zero outside what the window looks at."""
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randn(3, 2, 3, 2, dtype=torch.float64, generator=draw)
+    settings = (stride, stride), (padding, padding), (dilation, dilation), 1
+    x = torch.randn(1, 2, 9, 8, dtype=torch.float64, generator=draw, requires_grad=True)
+    z = nn.functional.conv2d(x, weight, None, *settings)
+    made = Convolution(weight, *settings, x.shape[1:])
+    for window in (Window(0, 1, 0, 1), Window(0, *z.shape[2:3], 0, z.shape[3]), Window(1, 3, 0, 2)):
+        if window.bottom > z.shape[2] or window.right > z.shape[3]:
+            continue
+        a = torch.zeros_like(z)
+        part = torch.randn_like(cut(z, window))
+        cut(a, window)[:] = part
+        (whole,) = torch.autograd.grad(z, x, a, retain_graph=True)
+        found = widened(made.adjoint(part, window), made.looks(window), Window(0, 9, 0, 8))
+
+        assert torch.allclose(found, whole)
