@@ -61,6 +61,7 @@ def attacker(
         else [],
         "retries": [],
         "poisoning": None,
+        "extraction": None,
     }
 
 

@@ -116,7 +116,8 @@ def _ruled(case: _Case, pass_level: float, fail_level: float) -> _Ruling:
         passed, failed = good <= at, bad > at
     bound, of = (bad, bad_of) if failed else (good, good_of)
     what = f"{_told(worst, found.unit)}, bound {bound:.4f}{_named(of) if of is not worst else ''}, threshold {at:g}"
-    unshown = (f"no {found.unit[:-1]} of {', '.join(empty)} counts, so nothing is shown of it",) if empty else ()
+    one = "copy" if found.unit == "copies" else found.unit.removesuffix("s")
+    unshown = (f"no {one} of {', '.join(empty)} counts, so nothing is shown of it",) if empty else ()
     doubts = case.distrust + (unshown if case.above(True) else ()) + found.doubts(at, above=case.above(True))
     if failed:
         return _Ruling(Verdict.FAIL, (f"shown to miss the threshold: {what}",), bound)

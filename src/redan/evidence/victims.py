@@ -261,14 +261,14 @@ class Several:
         return max(known) if len(known) == len(found) else None
 
     def doubts(self, threshold: float, *, above: bool) -> tuple[str, ...]:
-        """Why bounds that lie above (below) the threshold are not believed: victims that lie on its other side."""
+        """Why bounds that lie above (below) the threshold are not believed: models that lie on its other side."""
         found = []
         for victims in self.each:
             beyond = sum(rate < threshold if above else rate > threshold for rate in victims.rates)
             if beyond and not victims.exact:
                 side = "below" if above else "above"
                 of = f" of {victims.name}" if victims.name else ""
-                found.append(f"{beyond} of {len(victims.rates)} victims{of} lie {side} the threshold by themselves")
+                found.append(f"{beyond} of {len(victims.rates)} {self.unit}{of} lie {side} the threshold by themselves")
         return tuple(found)
 
 
