@@ -107,7 +107,10 @@ class Tanh:
 
 
 def _tanh_line(x: Interval) -> tuple[Tensor, Tensor]:
-    """Slope and offset of a line above tanh: a tangent right of 0 where one clears the left end, else the chord."""
+    """Slope and offset of a line above tanh: a tangent right of 0 where one clears the left end, else the chord.
+
+    No gradient flows into where the tangent touches.
+    """
     low, high = x
     chord = ((high.tanh() - low.tanh()) / (high - low).clamp_min(1e-300)).clamp(0, 1)
     near, far = low.clamp_min(0), high.clamp_min(0)
