@@ -7,6 +7,7 @@ happens to a request is drawn from a seed, in the order of arrival, and written 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import random
@@ -48,7 +49,11 @@ def watched(**settings: Any) -> asyncio.Protocol:
 
 @dataclass
 class Scene:
-    """How the server behaves. Chances are of each fate; latency is in seconds, from least to most."""
+    """How the server behaves. Chances are of each fate; latency is in seconds, from least to most.
+
+    slow: the chance that an answer takes `slow_by` seconds more. per_second: requests answered a second, others being
+    told to wait; None: all.
+    """
 
     log: str
     seed: int = 0
@@ -62,15 +67,30 @@ class Scene:
     described: bool = True
     life: float = 120.0
     echo: bool = False
+    slow: float = 0.0
+    slow_by: float = 0.1
+    per_second: int | None = None
     under_way: int = 0
+    answered: list[float] = field(default_factory=list)
     draw: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
         self.draw = random.Random(self.seed)
         self.file = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
+    def patience(self) -> float:
+        """How long the next answer takes, in seconds."""
+        lag = self.slow_by if self.slow and self.draw.random() < self.slow else 0.0
+        return self.draw.uniform(*self.latency) + lag
+
     def fate(self) -> str:
         """What happens to the next request."""
+        if self.per_second is not None:
+            now = time.monotonic()
+            self.answered = [at for at in self.answered if at > now - 1]
+            if len(self.answered) >= self.per_second:
+                return "busy"
+            self.answered.append(now)
         at = self.draw.random()
         for name in ("errors", "busy", "cut", "resets"):
             at -= getattr(self, name)
@@ -78,12 +98,13 @@ class Scene:
                 return name
         return "fine"
 
-    def write(self, request: Request, fate: str, rows: int) -> None:
+    def write(self, request: Request, fate: str, rows: int, asked: bytes = b"") -> None:
         line = {
             "id": request.headers.get("X-Request-ID"),
             "path": request.url.path,
             "fate": fate,
             "rows": rows,
+            "asked": hashlib.sha256(asked).hexdigest()[:16],
             "at": time.monotonic(),
             "under_way": self.under_way + 1,
         }
@@ -137,7 +158,7 @@ def application(scene: Scene) -> Starlette:
     async def post(request: Request) -> Response:
         path, body = request.url.path, await request.body()
         scene.under_way += 1
-        await asyncio.sleep(scene.draw.uniform(*scene.latency))
+        await asyncio.sleep(scene.patience())
         scene.under_way -= 1  # below, nothing is waited for any more
         if scene.token is not None and request.headers.get("Authorization") != f"Bearer {scene.token}":
             scene.write(request, "denied", 0)
@@ -145,7 +166,7 @@ def application(scene: Scene) -> Starlette:
             return JSONResponse({"error": said}, status_code=401)
         x = inputs(path, json.loads(body))
         fate = "cursed" if float(x.reshape(len(x), -1)[:, 0].max()) > CURSED else scene.fate()
-        scene.write(request, fate, len(x))
+        scene.write(request, fate, len(x), x.tobytes())
         whole = json.dumps(answer(path, x)).encode()
         match fate:
             case "errors" | "cursed":
