@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from redan.errors import SettingError
 from redan.preprocessing.bit_depth import BitDepth
-from redan.preprocessing.catalog import TRANSFORMATIONS, Entry, transformation
+from redan.preprocessing.catalog import TRANSFORMATIONS, Entry, defended, transformation
 from redan.preprocessing.jpeg import JPEG
 from redan.preprocessing.non_local import NonLocalMeans
 from redan.preprocessing.resize_pad import Interpolation, ResizePad
 from redan.preprocessing.thermometer import Code, Thermometer
+from redan.preprocessing.wrapped import Preprocessed
+from redan.targets import from_torch
 
 NEEDED: dict[str, dict[str, object]] = {
     "bit-depth": {"bits": 3},
@@ -62,3 +65,11 @@ def test_settings_are_read_as_a_file_has_them() -> None:
 def test_settings_that_mean_nothing_are_refused(name: str, settings: dict[str, object], words: str) -> None:
     with pytest.raises(SettingError, match=words):
         transformation(name, settings)
+
+
+def test_defenses_are_listed_from_the_model_outward() -> None:
+    bare = from_torch(nn.Flatten().eval(), bounds=(0.0, 2.0))
+    assert defended(bare) is bare
+    served = defended(bare, [("jpeg", {"quality": 75}), ("bit-depth", {"bits": 3})])
+    assert isinstance(served, Preprocessed)
+    assert served.transformations == (BitDepth(bits=3, bounds=(0.0, 2.0)), JPEG(quality=75, bounds=(0.0, 2.0)))

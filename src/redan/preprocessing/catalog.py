@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from difflib import get_close_matches
 from enum import Enum
 from typing import Any, get_type_hints
+
+from torch import Tensor
 
 from redan.errors import SettingError
 from redan.preprocessing.bit_depth import BitDepth
@@ -17,6 +19,8 @@ from redan.preprocessing.resize_pad import ResizePad
 from redan.preprocessing.thermometer import Thermometer
 from redan.preprocessing.total_variation import TotalVariation
 from redan.preprocessing.transformation import Transformation
+from redan.preprocessing.wrapped import Preprocessed
+from redan.targets.base import Target
 
 _BOX = "bounds"  # known of the system's inputs, and set nowhere else
 
@@ -100,3 +104,15 @@ def transformation(
             return each.make(settings, bounds)
     known = ", ".join(each.name for each in TRANSFORMATIONS)
     raise SettingError(f"there is no transformation named '{name}'; redan knows {known}")
+
+
+def defended(target: Target[Tensor], defenses: Sequence[tuple[str, Mapping[str, object]]] = ()) -> Target[Tensor]:
+    """The target behind defenses by name and settings, the outermost last, as `system.defenses` lists them.
+
+    An input meets the last one first. Raises SettingError for names and settings that there are not, TargetError around
+    an endpoint.
+    """
+    if not defenses:
+        return target
+    stages = [transformation(name, settings, target.bounds) for name, settings in reversed(defenses)]
+    return Preprocessed(target=target, transformations=tuple(stages))
