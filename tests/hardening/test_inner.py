@@ -15,13 +15,12 @@ import redan
 from redan import samples
 from redan.errors import NoGradientError, SettingError
 from redan.hardening import FGSM, FGSM_RS, N_FGSM, PGD_10, Adversarial, Ascent, Ask, Batch, cheapest, streams
-from redan.hardening.inner import divergence, served
-from redan.hardening.objectives import fresh
+from redan.hardening.inner import divergence
+from redan.hardening.passes import PLAIN, Path, served
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L1
 from redan.protocols import Ball
-from redan.samples.models import residual
-from redan.targets.fast import Cheaper
+from redan.samples.models import cnn, residual
 
 FAR = (-100.0, 100.0)
 
@@ -231,11 +230,23 @@ def test_the_cheaper_path_reaches_the_plain_one_s_points() -> None:
     x, y = (torch.tensor(part[:32]) for part in samples.fashion_mnist())
     model = _trained_a_little()
     path = cheapest(model, x)
-    assert path.words == "products and folded norms"
+    assert path == Path(products=True, norms=True, last=True)
     assert model.training
     one = Adversarial(within=Linf(0.1), inner=FGSM)
-    plain, fast = (one.attacked(model, Batch(x, y, streams(0, 0, x), how)) for how in (Cheaper(), path))
+    plain, fast = (one.attacked(model, Batch(x, y, streams(0, 0, x), how)) for how in (PLAIN, path))
     assert ((plain - fast).abs() < 1e-6).double().mean() > 0.99
+
+
+def test_the_path_goes_by_shapes() -> None:
+    x = torch.rand(4, 1, 28, 28)
+    assert cheapest(cnn(), x) == Path(products=True, norms=False, last=False)  # all strided
+    assert cheapest(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4 * 26 * 26, 3)), x).last
+    assert cheapest(nn.Sequential(nn.Flatten(), nn.Linear(784, 3)), x) == PLAIN
+    ordered = Path(last=True).ordered(x)
+    assert torch.equal(ordered, x)
+    assert ordered.stride() == (784, 1, 28, 1)  # and not the order that one channel leaves open
+    assert Path(last=True).ordered(x.flatten(1)).is_contiguous()
+    assert PLAIN.ordered(x).data_ptr() != x.data_ptr()
 
 
 def test_what_was_folded_is_forgotten_when_statistics_move() -> None:
@@ -246,9 +257,8 @@ def test_what_was_folded_is_forgotten_when_statistics_move() -> None:
     one.attacked(model, Batch(x, y, streams(0, 0, x), path))
     with torch.no_grad():
         model(5 * x)
-    plain, fast = (one.attacked(model, Batch(x, y, streams(0, 0, x), how)) for how in (Cheaper(), path))
+    plain, fast = (one.attacked(model, Batch(x, y, streams(0, 0, x), how)) for how in (PLAIN, path))
     assert ((plain - fast).abs() < 1e-6).double().mean() > 0.99
-    assert fresh(path) is not path
 
 
 def test_no_ball_without_a_limit_can_be_stepped_in() -> None:

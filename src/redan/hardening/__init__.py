@@ -7,10 +7,11 @@ their loop. An inner attack is a value too: the room imports no attack.
 from redan.hardening.averaging import EMA
 from redan.hardening.awp import AWP
 from redan.hardening.batches import Data, Loaded, Shuffled
-from redan.hardening.inner import FGSM, FGSM_RS, N_FGSM, PGD_7, PGD_10, Ascent, Ask, Inner, cheapest
+from redan.hardening.inner import FGSM, FGSM_RS, N_FGSM, PGD_7, PGD_10, Ascent, Ask, Inner
 from redan.hardening.metrics import Alarm, Epoch
 from redan.hardening.objectives import TRADES, Adversarial, Armed, Batch, Loss, Objective, Plain
 from redan.hardening.overfitting import Reading, Watch
+from redan.hardening.passes import Path, cheapest
 from redan.hardening.step import adversarial_step, streams
 from redan.hardening.training import Hardened, Progress, Training, harden, rise_and_fall
 from redan.hardening.validation import Score, Validation
@@ -37,6 +38,7 @@ __all__ = [
     "Loaded",
     "Loss",
     "Objective",
+    "Path",
     "Plain",
     "Progress",
     "Reading",

@@ -7,25 +7,21 @@ nor a bill, and takes whatever point the last step reached.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.parallel import DistributedDataParallel
 
 from redan.errors import NoGradientError, SettingError
+from redan.hardening.passes import PLAIN, Path
 from redan.protocols import Ball, per_row
 from redan.rows import Streams
-from redan.targets.fast import Cheaper, choose
 
 RowLoss = Callable[[Tensor, Tensor], Tensor]
 """(answers (N, K), what is wanted of each row) -> (N,)."""
-
-_PROBES = 16  # rows on which a cheaper path must agree with the plain one
 
 
 def cross_entropy(answers: Tensor, y: Tensor) -> Tensor:
@@ -38,30 +34,6 @@ def divergence(answers: Tensor, probabilities: Tensor) -> Tensor:
     return functional.kl_div(answers.log_softmax(1), probabilities, reduction="none").sum(1)
 
 
-@contextmanager
-def served(model: nn.Module) -> Iterator[nn.Module]:
-    """The module in evaluation mode, as it will be served; afterwards every submodule is in the mode it was in.
-
-    A module of `DistributedDataParallel` is asked without its wrapper, which counts backward passes.
-    """
-    bare = model.module if isinstance(model, DistributedDataParallel) else model
-    modes = [(part, part.training) for part in bare.modules()]
-    bare.eval()
-    try:
-        yield bare
-    finally:
-        for part, mode in modes:
-            part.training = mode
-
-
-def cheapest(model: nn.Module, x: Tensor) -> Cheaper:
-    """The cheapest gradient path of a module that agrees with the plain one on rows x (`redan.targets.fast`)."""
-    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
-        return Cheaper()
-    with served(model) as bare:
-        return choose(bare, bare, x[:_PROBES])
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
     """What an inner attack may ask of a batch. model: in evaluation mode. wanted: what the loss compares answers with,
@@ -70,7 +42,7 @@ class Ask:
     model: nn.Module
     wanted: Tensor
     loss: RowLoss = cross_entropy
-    path: Cheaper = field(default_factory=Cheaper)
+    path: Path = PLAIN
 
     def __call__(self, x: Tensor) -> Tensor:
         """The losses of rows x (N, …): (N,), differentiable."""
@@ -84,7 +56,7 @@ class Ask:
         """
         x = x.detach().requires_grad_()
         with torch.enable_grad(), self.path.on():
-            total = self(x.clone()).sum()  # a copy, so that a model may write into what it is given
+            total = self(self.path.ordered(x)).sum()  # a copy, so that a model may write into what it is given
         if not total.requires_grad:
             raise NoGradientError(
                 "the model's answers have no gradient in its input, so no attack can climb; harden a model that is "

@@ -10,9 +10,8 @@ from torch.optim import Optimizer
 
 from redan.errors import DataError, SettingError, TargetError
 from redan.hardening.batches import Data
-from redan.hardening.inner import served
-from redan.hardening.layout import ordered
 from redan.hardening.objectives import Objective, is_armed
+from redan.hardening.passes import served
 
 
 def adam(model: nn.Module) -> Optimizer:
@@ -24,19 +23,19 @@ def adam(model: nn.Module) -> Optimizer:
     return torch.optim.Adam(parameters, lr=2e-3, fused=fused)
 
 
-def placed(model: nn.Module, x: Tensor, y: Tensor, last: bool) -> tuple[Tensor, Tensor]:
-    """A batch on the model's device, in its parameters' type and order."""
+def placed(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """A batch on the model's device, in its parameters' type."""
     like = next(p for p in model.parameters() if p.is_floating_point())
     y = y.to(like.device) if y.is_floating_point() else y.to(like.device, torch.int64)
-    return ordered(x.to(like.device, like.dtype), last), y
+    return x.to(like.device, like.dtype), y
 
 
-def first_batch(model: nn.Module, rows: Data, objective: Objective, seed: int, last: bool) -> tuple[Tensor, Tensor]:
+def first_batch(model: nn.Module, rows: Data, objective: Objective, seed: int) -> tuple[Tensor, Tensor]:
     """The training's first batch, whose rows must lie in the box that the objective attacks in, and get logits."""
     first = next(rows.batches(0, seed), None)
     if first is None:
         raise DataError("the training rows have no batch; give some rows")
-    x, y = placed(model, *first, last)
+    x, y = placed(model, *first)
     if is_armed(objective):
         low, high = objective.within.bounds
         if not (float(x.min()) >= low and float(x.max()) <= high):

@@ -17,12 +17,11 @@ from torch.optim.swa_utils import AveragedModel
 from redan.errors import EvidenceError, TargetError
 from redan.hardening.averaging import EMA
 from redan.hardening.batches import seed_of
-from redan.hardening.layout import align
 from redan.hardening.metrics import Alarm, Line, Tally, read, written
 from redan.hardening.objectives import Batch, Objective, is_armed
 from redan.hardening.overfitting import Reading, Watch
+from redan.hardening.passes import Path
 from redan.hardening.step import streams
-from redan.targets.fast import Cheaper
 
 Schedule = Callable[[float], float]
 """(share of the training that is over) -> the share of the full learning rate."""
@@ -40,7 +39,7 @@ class Loop:
     schedule: Schedule
     watch: Watch | None
     watched: Batch | None  # the rows that the watch looks at
-    path: Cheaper
+    path: Path
     seed: int
     epochs: int
     batches: int
@@ -77,7 +76,7 @@ class Loop:
         if self.scheduler is None:
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * self.schedule(done)
-        loss = self.objective(self.model, Batch(x, y, streams(self.seed, step, x), self.path, done))
+        loss = self.objective(self.model, Batch(self.path.ordered(x), y, streams(self.seed, step, x), self.path, done))
         value = float(loss.value.detach())
         if not math.isfinite(value):
             raise TargetError(
@@ -136,7 +135,6 @@ class Loop:
     def _restore(self, weights: dict[str, Any]) -> None:
         self.model.load_state_dict(weights["model"])
         self.optimizer.load_state_dict(copy.deepcopy(weights["optimizer"]))  # it may keep the tensors it is given
-        align(self.optimizer)
         if self.average is not None:
             self.average.load_state_dict(weights["average"])
 

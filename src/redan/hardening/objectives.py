@@ -10,17 +10,17 @@ TRADES          the loss on clean rows, and how far answers move under attack (Z
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, Self, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from redan.errors import SettingError
-from redan.hardening.inner import PGD_10, Ascent, Ask, Inner, RowLoss, cross_entropy, divergence, served
+from redan.hardening.inner import PGD_10, Ascent, Ask, Inner, RowLoss, cross_entropy, divergence
+from redan.hardening.passes import PLAIN, Path, served
 from redan.protocols import Ball
 from redan.rows import Streams
-from redan.targets.fast import Cheaper
 
 _NEAR = Ascent(steps=10, start=0.05)
 
@@ -30,13 +30,13 @@ Answer = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows x (N, …) with labels y (N,), or probabilities (N, K). draw: a random stream a row. path: how gradients in
-    the input are computed. done: the share of the training that is over, from 0 to 1, for objectives that change."""
+    """Rows x (N, …) with labels y (N,), or probabilities (N, K). draw: a random stream a row. path: how the model
+    is asked. done: the share of the training that is over, from 0 to 1, for objectives that change."""
 
     x: Tensor
     y: Tensor
     draw: Streams
-    path: Cheaper = field(default_factory=Cheaper)
+    path: Path = PLAIN
     done: float = 0.0
 
 
@@ -122,8 +122,8 @@ class Adversarial:
         if self.alpha == 1:
             return batch.x
         with served(model) as bare:
-            ask = Ask(model=bare, wanted=batch.y, loss=self.row_loss, path=fresh(batch.path))
-            return self.inner(ask, batch.x, self.within, batch.draw).detach()
+            ask = Ask(model=bare, wanted=batch.y, loss=self.row_loss, path=batch.path)
+            return batch.path.ordered(self.inner(ask, batch.x, self.within, batch.draw).detach())
 
     def loss(self, answer: Answer, batch: Batch, attacked: Tensor) -> Loss:
         clean = answer(batch.x) if self.alpha > 0 else None
@@ -164,8 +164,8 @@ class TRADES:
         with served(model) as bare:
             with torch.no_grad():
                 clean = bare(batch.x).softmax(1)
-            ask = Ask(model=bare, wanted=clean, loss=divergence, path=fresh(batch.path))
-            return self.inner(ask, batch.x, self.within, batch.draw).detach()
+            ask = Ask(model=bare, wanted=clean, loss=divergence, path=batch.path)
+            return batch.path.ordered(self.inner(ask, batch.x, self.within, batch.draw).detach())
 
     def loss(self, answer: Answer, batch: Batch, attacked: Tensor) -> Loss:
         clean = answer(batch.x)
@@ -175,8 +175,3 @@ class TRADES:
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
         return self.loss(model, batch, self.attacked(model, batch))
-
-
-def fresh(path: Cheaper) -> Cheaper:
-    """The path with nothing folded yet: weights and statistics moved since the last batch."""
-    return Cheaper(path.products, path.norms)

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from redan.errors import SettingError
-from redan.hardening.inner import FGSM, PGD_10, Ascent, Inner, served
+from redan.hardening.inner import FGSM, PGD_10, Ascent, Inner
 from redan.hardening.objectives import Adversarial, Batch, right
+from redan.hardening.passes import served
 from redan.protocols import Ball
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from redan.hardening.objectives import Batch, Objective
+from redan.hardening.passes import PLAIN, Path
 from redan.rows import Streams
-from redan.targets.fast import Cheaper
 
 
 def streams(seed: int, step: int, x: Tensor) -> Streams:
@@ -23,13 +23,13 @@ def adversarial_step(
     step: int,
     seed: int = 0,
     done: float = 0.0,
-    path: Cheaper | None = None,
+    path: Path = PLAIN,
 ) -> Tensor:
     """The loss of an objective on one batch x (N, …), y (N,): (), ready for `backward`.
 
     step: counts up over the training; with the seed it decides every random number. done: the share of the training
     that is over, for objectives that change with it. path: `cheapest(model, x)`, asked once before training, makes
-    attacks on convolutional networks cheaper on a CPU. The model's mode, weights and gradients are left as they were;
+    convolutional networks cheaper to train on a CPU. The model's mode, weights and gradients are left as they were;
     train in training mode, as usual: the attack puts the model in evaluation mode only while it lasts.
 
     A plain loop:
@@ -56,4 +56,4 @@ def adversarial_step(
 
         accelerator.backward(adversarial_step(model, x, y, objective, step=step))
     """
-    return objective(model, Batch(x, y, streams(seed, step, x), path or Cheaper(), done)).value
+    return objective(model, Batch(path.ordered(x), y, streams(seed, step, x), path, done)).value

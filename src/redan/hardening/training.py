@@ -17,13 +17,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from redan.errors import DataError, SettingError
 from redan.hardening.averaging import EMA
 from redan.hardening.batches import Data, Loader, as_data, seed_of
-from redan.hardening.inner import cheapest
 from redan.hardening.intake import adam, first_batch, opened, placed
-from redan.hardening.layout import channels_last, pays
 from redan.hardening.loop import Loop, Schedule, averaged
 from redan.hardening.metrics import Alarm, Epoch, written
 from redan.hardening.objectives import Batch, Objective, is_armed
 from redan.hardening.overfitting import Watch
+from redan.hardening.passes import cheapest
 from redan.hardening.saving import load_state, save_state, write
 from redan.hardening.step import streams
 from redan.hardening.validation import Score, Validation
@@ -122,8 +121,8 @@ def harden(
     are written. resume: go on from the folder's state, if it has one; the same settings then give the same bytes as a
     training that was not broken off. progress: called a few times a second.
 
-    On a CPU, convolutions are trained in channels-last order and attacked on the cheapest path that agrees with the
-    plain one. Torch's generators are as before in the end.
+    On a CPU, convolutional networks go the cheapest path that agrees with the plain one (`cheapest`). Torch's
+    generators are as before in the end.
 
     Raises DataError for rows outside of the objective's box, TargetError for a loss that is not finite, SettingError
     and EvidenceError for a folder that does not fit.
@@ -135,10 +134,9 @@ def harden(
     modes = [(part, part.training) for part in model.modules()]
     if not model.training:
         model.train()
-    last = pays(model)
     try:
-        with torch.random.fork_rng(devices=devices), channels_last(model, optimizer, last), torch.enable_grad():
-            x, y = first_batch(model, rows, training.objective, training.seed, last)
+        with torch.random.fork_rng(devices=devices), torch.enable_grad():
+            x, y = first_batch(model, rows, training.objective, training.seed)
             loop = Loop(
                 model=model,
                 optimizer=optimizer,
@@ -156,10 +154,10 @@ def harden(
             )
             if loop.watch is not None:
                 x, y = x[: loop.watch.rows], y[: loop.watch.rows]
-                loop.watched = Batch(x, y, streams(seed_of(training.seed, "watch"), 0, x), loop.path)
+                loop.watched = Batch(loop.path.ordered(x), y, streams(seed_of(training.seed, "watch"), 0, x), loop.path)
             if place is not None and resume and (place / STATE).exists():
                 loop.resume(load_state(place / STATE))
-            _run(loop, rows, training, validation, place, last, progress)
+            _run(loop, rows, training, validation, place, progress)
             model.load_state_dict(loop.best if loop.best is not None else loop.trained.state_dict())
             optimizer.zero_grad()
     finally:
@@ -181,7 +179,6 @@ def _run(
     training: Training,
     validation: Validation | None,
     place: Path | None,
-    last: bool,
     progress: Callable[[Progress], None] | None,
 ) -> None:
     """The epochs that are left."""
@@ -189,7 +186,7 @@ def _run(
     while loop.epoch < training.epochs and not loop.over:
         begun = time.perf_counter() - loop.tally.seconds
         for x, y in islice(rows.batches(loop.epoch, training.seed), loop.at, loop.batches):
-            loop.step(*placed(loop.model, x, y, last))
+            loop.step(*placed(loop.model, x, y))
             loop.tally.seconds = time.perf_counter() - begun
             if place is not None and training.save_every and loop.steps % training.save_every == 0:
                 _save(loop, place)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from redan.engine.run import attack
 from redan.errors import DataError
-from redan.hardening.inner import PGD_10, Ask, Inner, cheapest, served
+from redan.hardening.inner import PGD_10, Ask, Inner
 from redan.hardening.objectives import right
+from redan.hardening.passes import cheapest, served
 from redan.hardening.step import streams
 from redan.protocols import Attack, Ball
 
