@@ -36,6 +36,7 @@ from redan.perturbations.spatial import Spatial
 from redan.protocols import Access, Attack, Bounded, Gradients, Labels, Scores, cost, needs
 from redan.registry.attacks import ATTACKS, Entry
 from redan.registry.detectors import DETECTORS
+from redan.registry.extractors import EXTRACTORS
 from redan.registry.poisoners import POISONERS
 from redan.testing.victims import LinearVictim
 
@@ -332,6 +333,19 @@ def detectors() -> str:
     return "\n".join(lines)
 
 
+def extractors() -> str:
+    """Every registered extractor, as a table."""
+    lines = [
+        "| extractor | answers hold | made to be attacked | a curve from one run | paper |",
+        "|---|---|---|---|---|",
+    ]
+    for e in EXTRACTORS:
+        needs = "scores" if e.access is Access.SCORES else "labels, or more"
+        attacked, staged = ("yes" if each else "–" for each in (e.transfers, e.staged))
+        lines.append(f"| `{e.name}` | {needs} | {attacked} | {staged} | {cited(e.paper)} |")
+    return "\n".join(lines)
+
+
 def _family(name: str) -> Callable[[], str]:
     return lambda: family(name)
 
@@ -345,12 +359,13 @@ PARTS: dict[str, Callable[[], str]] = {
     "pgd": pgd,
     "poisoners": poisoners,
     "detectors": detectors,
+    "extractors": extractors,
     "family: universal-and-fitted": universal,
     "family: combining": combining,
     **{f"family: {name}": _family(name) for name in FAMILIES},
     **{
         f"bench-{name}": _benchmark(name)
-        for name in ("verdict", "beside", "passes", "distrust", "soundness", "targets", "poisoning")
+        for name in ("verdict", "beside", "passes", "distrust", "soundness", "targets", "poisoning", "extraction")
     },
 }
 

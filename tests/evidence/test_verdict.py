@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from redan.evidence.extraction_rates import EXTRACTION_RATES
+from redan.evidence.poison_rates import POISON_RATES
 from redan.evidence.report import AttackerPart, Counts, Diagnosis, Doubt, Report, RunPart, Verdict
 from redan.evidence.requirement import Direction, Metric, Requirement
 from redan.evidence.statistics import lower_bound, upper_bound
@@ -18,8 +20,8 @@ from redan.evidence.verdict import judge
 
 PASS, FAIL, OPEN = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
 RATES = (Metric.CLEAN_ACCURACY, Metric.ROBUST_ACCURACY, Metric.ATTACK_SUCCESS_RATE)
-OF_POISON = (Metric.BACKDOOR_SUCCESS, Metric.POISONED_ACCURACY)
-UNBUILT = [metric for metric in Metric if metric not in {*RATES, *OF_POISON, Metric.WORST_CLASS_ROBUST_ACCURACY}]
+OF_MODELS = (*POISON_RATES, *EXTRACTION_RATES)
+UNBUILT = [metric for metric in Metric if metric not in {*RATES, *OF_MODELS, Metric.WORST_CLASS_ROBUST_ACCURACY}]
 MANY = settings(max_examples=200, deadline=None, derandomize=True)
 
 
@@ -244,8 +246,8 @@ def test_a_metric_that_is_not_built_is_inconclusive_by_name(metric: Metric) -> N
     assert found.requirements[0].value is None
 
 
-@pytest.mark.parametrize("metric", OF_POISON)
-def test_a_metric_of_poison_says_nothing_of_an_attacker_who_changes_inputs(metric: Metric) -> None:
+@pytest.mark.parametrize("metric", [metric for metric in OF_MODELS if metric not in RATES])
+def test_a_metric_over_models_says_nothing_of_an_attacker_who_changes_inputs(metric: Metric) -> None:
     requirement = required(metric, Direction.AT_LEAST, 0.0, "anyone")
     found = judge(report(attacker(Fates(robust=1000))), [requirement])
     assert found.verdict is OPEN
