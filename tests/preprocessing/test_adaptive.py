@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from redan.engine.run import attack
 from redan.evasion.apgd import APGD
 from redan.evasion.pgd import PGD
-from redan.perturbations.norms import Linf
+from redan.perturbations.norms import L2, Linf
 from redan.preprocessing.bit_depth import BitDepth
 from redan.preprocessing.jpeg import JPEG
 from redan.preprocessing.median import Median
@@ -95,6 +95,13 @@ def test_a_stage_with_slopes_of_its_own_hides_nothing(stage: Transformation, eot
     found = compared(model("natural"), stage, PGD(steps=10), rows=16, eot=eot)
     assert found.adaptive <= found.naive + 2 * stage.stochastic
     assert found.adaptive <= found.bare + 3
+
+
+def test_bits_are_no_harder_to_break_where_lengths_count() -> None:
+    target, x, y = from_torch(model("natural"), classes=10), IMAGES[:32], LABELS[:32]
+    served = Preprocessed(target=target, transformations=(BitDepth(bits=3),))
+    bare, adaptive = (attack(t, x, y, APGD(steps=25), within=L2(0.5)).success.sum() for t in (target, served))
+    assert int(adaptive) >= int(bare)
 
 
 @pytest.mark.extras

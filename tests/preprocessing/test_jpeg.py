@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from redan.errors import SettingError, TargetError
 from redan.preprocessing.jpeg import JPEG
-from redan.preprocessing.jpeg_smooth import CHROMINANCE, LUMINANCE, compressed, cosines, cubic, scaled
+from redan.preprocessing.jpeg_smooth import CHROMINANCE, LUMINANCE, compressed, cosines, scaled
 from redan.samples import fashion_mnist
 from redan.testing.masks import jpeg as planted
 
@@ -83,13 +83,6 @@ def test_tables_are_scaled_as_libjpeg_does() -> None:
     assert scaled(CHROMINANCE, 10)[0, :4].tolist() == [85, 90, 120, 235]
     assert int(scaled(CHROMINANCE, 10).max()) == 255
     assert int(scaled(LUMINANCE, 95).min()) == 1
-
-
-def test_cubic_rounding_is_near_and_climbs() -> None:
-    x = torch.linspace(-2, 2, 401, requires_grad=True)
-    assert float((cubic(x) - x.round()).detach().abs().max()) <= 0.125 + 1e-6
-    (slope,) = torch.autograd.grad(cubic(x).sum(), x)
-    assert torch.allclose(slope, 3 * (x - x.round()).detach() ** 2, atol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

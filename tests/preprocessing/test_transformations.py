@@ -17,6 +17,7 @@ from redan.preprocessing.bit_depth import BitDepth
 from redan.preprocessing.median import Median
 from redan.preprocessing.non_local import NonLocalMeans
 from redan.preprocessing.resize_pad import Interpolation, ResizePad
+from redan.preprocessing.rounding import nearly_rounded
 from redan.preprocessing.thermometer import Code, Thermometer
 from redan.preprocessing.total_variation import TotalVariation
 from redan.preprocessing.transformation import Transformation
@@ -129,6 +130,23 @@ def test_bit_depth_is_its_formula(bits: int, numbers: list[float]) -> None:
     steps = np.float32(2**bits - 1)
     expected = np.rint(x.numpy() * steps) / steps
     assert np.array_equal(BitDepth(bits=bits)(x).numpy(), expected)
+
+
+def test_a_rounded_number_is_climbed_most_where_it_turns() -> None:
+    x = torch.linspace(-2, 2, 401, requires_grad=True)
+    apart = (x - x.round()).detach()
+    assert float((nearly_rounded(x) - x.round()).detach().abs().max()) <= 0.175 + 1e-6
+    (slope,) = torch.autograd.grad(nearly_rounded(x).sum(), x)
+    assert torch.allclose(slope, 3 * apart**2 + 0.1, atol=1e-5)
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (-1.0, 1.0)])
+def test_bits_are_climbed_as_their_rounding(bounds: tuple[float, float]) -> None:
+    stage, (low, high) = BitDepth(bits=2, bounds=bounds), bounds
+    unit = torch.tensor([0.0, 1 / 6, 1 / 3, 0.4])  # on a level, halfway, on a level, and a fifth above it
+    x = (unit * (high - low) + low).reshape(1, 1, 1, 4).requires_grad_()
+    (slope,) = torch.autograd.grad(stage.stand_in(x).sum(), x)
+    assert slope.flatten().tolist() == pytest.approx([0.1, 0.85, 0.1, 0.22], abs=1e-3)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5])

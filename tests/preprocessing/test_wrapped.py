@@ -108,11 +108,12 @@ def test_a_stand_in_is_climbed_and_the_own_slope_is_zero(natural: nn.Module) -> 
         assert not bool(slopes[1].any())
 
 
-def test_the_gradient_of_bits_is_that_of_the_rounded_input(natural: nn.Module) -> None:
+def test_the_gradient_is_the_models_at_the_rounded_input_times_the_stand_ins(natural: nn.Module) -> None:
     stage = BitDepth(bits=3)
-    x, rounded = IMAGES.clone().requires_grad_(), stage(IMAGES).requires_grad_()
+    x, rounded, soft = (rows.clone().requires_grad_() for rows in (IMAGES, stage(IMAGES), IMAGES))
     found = torch.autograd.grad(behind(natural, stage)(x).square().sum(), x)[0]
-    assert torch.equal(found, torch.autograd.grad(natural(rounded).square().sum(), rounded)[0])
+    behind_it = torch.autograd.grad(natural(rounded).square().sum(), rounded)[0]
+    assert torch.equal(found, torch.autograd.grad(stage.stand_in(soft), soft, behind_it)[0])
 
 
 def test_channels_may_change() -> None:

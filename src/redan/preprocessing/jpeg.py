@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from redan.errors import SettingError, TargetError
-from redan.preprocessing.jpeg_smooth import compressed, cubic
+from redan.preprocessing.jpeg_smooth import compressed
+from redan.preprocessing.rounding import nearly_rounded
 from redan.preprocessing.transformation import Shape, checked_box, checked_images, from_unit, to_unit
 
 _MODES = {1: "L", 3: "RGB"}
@@ -24,8 +25,8 @@ class JPEG:
     Dziugaite et al. 2016 (arXiv:1608.00853), Das et al. 2017 (arXiv:1705.02900) and Guo et al. 2018 (arXiv:1711.00117),
     whose quality is 75. Numbers are rounded to eight bits on the way in. Images are grey or red, green and blue.
 
-    A codec has no slope. An attacker climbs JPEG in torch with the rounding of Shin and Song 2017 in its place: on two
-    networks it broke more rows than the identity, or than rounding that is passed through.
+    A codec has no slope. An attacker climbs JPEG in torch in its place, with a rounding like Shin and Song's
+    (`nearly_rounded`): on two networks it broke more rows than the identity, or than rounding that is passed through.
 
     Raises SettingError for a quality outside 1 to 95, above which Pillow switches parts of the algorithm off;
     TargetError for other channels, or where Pillow is not installed.
@@ -54,7 +55,7 @@ class JPEG:
         return from_unit(read.to(x) / 255, self.bounds).contiguous()
 
     def stand_in(self, x: Tensor, /) -> Tensor:
-        return from_unit(compressed(to_unit(x, self.bounds), self.quality, cubic), self.bounds)
+        return from_unit(compressed(to_unit(x, self.bounds), self.quality, nearly_rounded), self.bounds)
 
     def _read(self, image: Any, mode: str, pillow: Any) -> Any:
         """One image (H, W, C) of eight bits, written and read: an array of as many numbers."""

@@ -35,15 +35,6 @@ _YCC = torch.tensor(
 )
 
 
-def cubic(x: Tensor) -> Tensor:
-    """round(x) + (x - round(x))³: nearly rounding, with a slope.
-
-    Shin and Song 2017, "JPEG-resistant adversarial images" (workshop on machine learning and computer security).
-    """
-    whole = x.round()
-    return whole + (x - whole) ** 3
-
-
 def compressed(x: Tensor, quality: int, rounding: Callable[[Tensor], Tensor]) -> Tensor:
     """Grey or red-green-blue images (N, 1 or 3, H, W) in [0, 1] through the lossy part of JPEG.
 

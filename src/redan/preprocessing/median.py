@@ -14,7 +14,7 @@ from redan.preprocessing.transformation import Shape, checked_images, mirrored
 class Median:
     """The median over a window of size x size pixels, channel by channel.
 
-    Local smoothing of Xu, Evans and Qi 2018 (arXiv:1704.01155, section II-D). As in their code (scipy's
+    Local smoothing of Xu, Evans and Qi 2018 (arXiv:1704.01155). As in their code (scipy's
     `median_filter`, mode "reflect") the edge pixels are repeated past the edges; a window of even size reaches one
     pixel farther up and left, and the larger of its two middle numbers counts. Its own gradient goes to the pixel
     that was chosen, and is the one to climb.
