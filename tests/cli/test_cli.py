@@ -379,7 +379,11 @@ BAD: dict[str, tuple[dict[str, Any], Callable[[Path], None], str]] = {
     "too wide a change": ({"attackers__0__change": {"linf": 8}}, ready, "must not exceed the width of inputs.bounds"),
     "other version": ({"redan": 2}, ready, "redan must be 1"),
     # attacks
-    "unknown attack": ({"attacks__skip": ["pdg"]}, ready, "attacks.skip names 'pdg', which is no attack; redan knows"),
+    "unknown attack": (
+        {"attacks__skip": ["pdg"]},
+        ready,
+        "which is no attack that redan runs; did you mean 'pgd'?",
+    ),
     "no such module": ({"attacks__add": ["nowhere:Mine"]}, ready, "there is no module 'nowhere'"),
     "no such name": ({"attacks__add": ["{shop}:Mine"]}, ready, "has no 'Mine'; check the name after the colon"),
     "wrong norm": ({"attacks__add": ["{shop}:OnlyL2"]}, ready, "moves in L2, and the change is Linf; leave it out"),

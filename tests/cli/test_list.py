@@ -10,6 +10,7 @@ import pytest
 from redan.cli.app import run
 from redan.registry.attacks import ATTACKS
 from redan.registry.detectors import DETECTORS
+from redan.registry.extractors import EXTRACTORS
 from redan.registry.poisoners import POISONERS
 from redan.threat.standards import crosswalk
 from redan.threat.techniques import PLANNED
@@ -36,9 +37,10 @@ def test_attacks_that_run_today(capsys: Captured, monkeypatch: pytest.MonkeyPatc
     [
         ("poisoners", "name goal labels needs paper", {each.name for each in POISONERS}),
         ("detectors", "name sees blind to paper", {each.name for each in DETECTORS}),
+        ("extractors", "name needs goal curve paper", {each.name for each in EXTRACTORS}),
     ],
 )
-def test_what_poisons_and_what_finds_it(
+def test_what_poisons_what_finds_it_and_what_copies(
     capsys: Captured, monkeypatch: pytest.MonkeyPatch, what: str, headings: str, names: set[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -51,13 +53,14 @@ def test_what_poisons_and_what_finds_it(
     text = listed(capsys, what, "--bibtex")
     assert ("BadNets" in text) == (what == "poisoners")
     assert ("Spectral Signatures" in text) == (what == "detectors")
+    assert ("Knockoff Nets" in text) == (what == "extractors")
 
 
 def test_techniques_built_or_not(capsys: Captured) -> None:
     rows = json.loads(listed(capsys, "techniques", "--json"))
     assert {row["name"]: row["built"] for row in rows} == {
         **{entry.name: "yes" for entry in ATTACKS},
-        **{entry.name: "yes" for entry in POISONERS},
+        **{entry.name: "yes" for entry in (*POISONERS, *EXTRACTORS)},
         **{each.name: "not yet" for each in PLANNED},
     }
     (pgd,) = [row for row in rows if row["name"] == "pgd"]
@@ -82,4 +85,4 @@ def test_standards(capsys: Captured) -> None:
 
 def test_what_has_no_papers_has_no_bibtex(capsys: Captured) -> None:
     assert run(["list", "standards", "--bibtex"]) == 2
-    assert "--bibtex is for attacks, poisoners, detectors and techniques" in capsys.readouterr().err
+    assert "--bibtex is for attacks, poisoners, detectors, extractors and techniques" in capsys.readouterr().err

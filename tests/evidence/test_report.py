@@ -46,7 +46,8 @@ KEYS = {
     },
     "attackers": {
         *("name", "kind", "techniques", "change", "knowledge", "status", "reason", "counts", "attacks", "by_class"),
-        *("curve", "success_8bit", "diagnosis", "why", "goal", "impact", "strength", "retries", "poisoning"),
+        *("curve", "success_8bit", "diagnosis", "why", "goal", "impact", "strength", "retries"),
+        *("poisoning", "extraction"),
     },
     "preflight": {"check", "level", "status", "detail", "remedy"},
 }

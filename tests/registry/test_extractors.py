@@ -35,6 +35,19 @@ def model(dtype: torch.dtype = torch.float64) -> Target[torch.Tensor]:
     return from_torch(module, classes=CLASSES)
 
 
+class Steps(nn.Module):
+    """A tree of four leaves."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        leaf = 2 * (x[:, 0] > 0.5).long() + (x[:, 1] > 0.3).long()
+        return torch.eye(4, CLASSES, dtype=torch.float64)[leaf] + leaf[:, None]
+
+
+def asked(each: ExtractorEntry) -> Target[torch.Tensor]:
+    """A model that the extractor is for."""
+    return from_torch(Steps().eval(), classes=CLASSES) if each.name == "tree-path-finding" else model()
+
+
 def scene(view: View | None = None, *, groups: bool = True) -> Scene:
     draw = torch.Generator().manual_seed(0)
     rows = torch.rand(200, WIDTH, generator=draw, dtype=torch.float64)
@@ -80,7 +93,7 @@ def test_an_entry_keeps_to_its_money_and_repeats_itself(each: ExtractorEntry, sh
     x = torch.rand(50, WIDTH, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     answers = []
     for _ in range(2):
-        customer = Customer(model(), Spending(queries=QUERIES), CLASSES, View(shows=shows))
+        customer = Customer(asked(each), Spending(queries=QUERIES), CLASSES, View(shows=shows))
         copy = made(each, customer, 5)
         assert 0 < customer.paid <= QUERIES
         with torch.no_grad():
@@ -89,7 +102,7 @@ def test_an_entry_keeps_to_its_money_and_repeats_itself(each: ExtractorEntry, sh
     assert torch.equal(*answers)
 
 
-@every
+@pytest.mark.parametrize("each", [e for e in EXTRACTORS if e.name != "tree-path-finding"], ids=lambda e: str(e.name))
 def test_a_poor_customer_gets_a_copy_all_the_same(each: ExtractorEntry) -> None:
     customer = Customer(model(), Spending(usd=0.003, usd_per_1000_queries=1.0), CLASSES, View(shows=Shows.RAW))
     copy = made(each, customer, 0)
@@ -108,6 +121,12 @@ def test_what_does_not_fit_a_scene_is_told() -> None:
         extractor("functionally-equivalent").make(scene(View()))
     with pytest.raises(SettingError, match=r"give extraction\.pool"):
         extractor("knockoff-adaptive").make(Scene(pool=UniformPool(shape=(4,)), queries=10, classes=2))
+
+
+def test_no_leaf_is_found_of_what_is_no_tree() -> None:
+    customer = Customer(model(), Spending(queries=QUERIES), CLASSES, View(shows=Shows.RAW))
+    with pytest.raises(SettingError, match="no leaf in 60 answers: the model is no tree"):
+        made(extractor("tree-path-finding"), customer, 0)
 
 
 def test_rows_without_groups_are_clustered() -> None:

@@ -116,13 +116,6 @@ POISONING = {
     "goal": "availability",
     "capability": {"share": 0.1},
 }
-EXTRACTION = {
-    "name": "customer",
-    "kind": "extraction",
-    "why": "answers are sold",
-    "knowledge": "labels",
-    "goal": {"fidelity": "test"},
-}
 INSIDER: dict[str, Any] = {
     "name": "insider",
     "kind": "evasion",
@@ -220,7 +213,6 @@ IMAGE: dict[str, Any] = {"system__inputs": {"kind": "image", "shape": [1, 4, 4],
     ("changed", "words"),
     [
         ({"attackers__0": POISONING, "requirements": []}, "there are no training rows to poison; give system.data"),
-        ({"attackers__0": EXTRACTION, "requirements": []}, "attackers of kind extraction are not built yet"),
         (
             {"attackers__0__change": {"l1": 1.0}, "attackers__0__knowledge": "labels"},
             "no attack on labels alone is built in L1 yet",
@@ -256,7 +248,9 @@ def test_one_attacker_who_is_not_built_leaves_the_others(shop: Write) -> None:
 def test_an_unknown_attack_to_skip_is_refused(shop: Write, name: str) -> None:
     read_model = model(shop).model_copy()
     wrong = read_model.model_copy(update={"attacks": read_model.attacks.model_copy(update={"skip": (name,)})})
-    with pytest.raises(SettingError, match=rf"attacks.skip names '{name}', which is no attack; redan knows apgd-ce, "):
+    with pytest.raises(
+        SettingError, match=rf"attacks.skip names '{name}', which is no attack .*`redan list techniques`"
+    ):
         plan(wrong)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from redan.registry.attacks import ATTACKS
 from redan.registry.detectors import DETECTORS
+from redan.registry.extractors import EXTRACTORS
 from redan.registry.poisoners import POISONERS
 from redan.threat import attackers as who
 from redan.threat.attackers import Kind, Knowledge
@@ -27,9 +28,8 @@ def test_each_name_stands_once_and_what_is_built_is_not_planned() -> None:
     names = [each.name for each in techniques()]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) for name in names)
-    assert {each.name for each in techniques() if each.built} == {entry.name for entry in ATTACKS} | {
-        entry.name for entry in POISONERS
-    }
+    registered = {entry.name for table in (ATTACKS, POISONERS, EXTRACTORS) for entry in table}
+    assert {each.name for each in techniques() if each.built} == registered
     assert {each.kind for each in PLANNED} == set(Kind)
 
 
@@ -127,7 +127,7 @@ def test_poisoners_bring_their_ids_and_papers() -> None:
 def test_a_copy_needs_what_it_sees() -> None:
     about = {"name": "c", "kind": Kind.EXTRACTION, "why": "w", "knowledge": "labels", "goal": {"fidelity": "test"}}
     thief = who.Extraction.model_validate(about)
-    told = {each.name: unrealistic(each, (thief,)) for each in PLANNED if each.kind is Kind.EXTRACTION}
+    told = {each.name: unrealistic(each, (thief,)) for each in techniques() if each.kind is Kind.EXTRACTION}
     assert told["knockoff-nets"] is None
-    assert told["equation-solving"] == "it needs scores, and c sees labels"
+    assert told["tree-path-finding"] == "it needs scores, and c sees labels"
     assert told["jacobian-augmentation"] == "it is not for the goal of c"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from redan.errors import SettingError
+from redan.errors import SettingError, TargetError
 from redan.extraction.copycat import CopycatCNN
 from redan.extraction.customer import Customer, Extractor, Shows
 from redan.extraction.equation_solving import LogisticRegression
@@ -89,11 +89,27 @@ def _retraining(scene: Scene) -> AdaptiveRetraining:
     )
 
 
-def _tree(scene: Scene) -> ScoreTree:
+@dataclass(frozen=True, slots=True)
+class _LeafByLeaf:
+    """Path finding that says so where there are no leaves to be found."""
+
+    search: BottomUp
+
+    def __call__(self, customer: Customer, *, seed: int) -> Copy:
+        try:
+            return ScoreTree(search=self.search)(customer, seed=seed)
+        except TargetError as error:
+            raise SettingError(
+                f"it found no leaf in {customer.paid:,} answers: the model is no tree, or too large a one for them"
+            ) from error
+
+
+def _tree(scene: Scene) -> _LeafByLeaf:
+    """Finds no leaf where a row's scores are its own, as those of other models are."""
     _narrow(scene)
     if len(scene.pool.shape) != 1:
         raise SettingError(f"it varies columns one by one, and rows have the shape {scene.pool.shape}")
-    return ScoreTree(search=BottomUp(features=_features(scene)))
+    return _LeafByLeaf(BottomUp(features=_features(scene)))
 
 
 def _features(scene: Scene) -> tuple[Feature, ...]:

@@ -20,6 +20,7 @@ from redan.robustness import Mode, Named, attacks_of, eot_of
 from redan.threat import attackers as who
 from redan.threat import system as said
 from redan.threat.changes import Change, L0Change, L1Change, L2Change, LinfChange, SpatialChange, SpatialLimits
+from redan.threat.consistency import nearest
 from redan.threat.extractors import ExtractionCampaign, extraction_campaign, mismatch
 from redan.threat.poisoners import PoisonCampaign, poison_campaign, unfit, untestable
 from redan.threat.schema import ThreatModel
@@ -291,8 +292,10 @@ def plan(model: ThreatModel, added: Mapping[str, Attack[Any, Any]] | None = None
     names = {name for name in known if known[name].built} | set(added)
     unknown = [name for name in model.attacks.skip if name not in names]
     if unknown:
-        told = ", ".join(sorted(names))
-        raise SettingError(f"attacks.skip names '{unknown[0]}', which is no attack; redan knows {told}")
+        name, like = unknown[0], nearest(unknown[0], sorted(names))
+        raise SettingError(
+            f"attacks.skip names '{name}', which is no attack that redan runs{like}; `redan list techniques` shows all"
+        )
     found = [_built_or_not(model, attacker, added) for attacker in model.attackers]
     campaigns = [each for each in found if isinstance(each, Campaign)]
     poisonings = [each for each in found if isinstance(each, PoisonCampaign)]
