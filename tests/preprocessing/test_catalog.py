@@ -8,7 +8,7 @@ from torch import nn
 
 from redan.errors import SettingError
 from redan.preprocessing.bit_depth import BitDepth
-from redan.preprocessing.catalog import TRANSFORMATIONS, Entry, defended, transformation
+from redan.preprocessing.catalog import TRANSFORMATIONS, Entry, defended, transformation_of
 from redan.preprocessing.jpeg import JPEG
 from redan.preprocessing.non_local import NonLocalMeans
 from redan.preprocessing.resize_pad import Interpolation, ResizePad
@@ -25,7 +25,7 @@ NEEDED: dict[str, dict[str, object]] = {
 
 @pytest.mark.parametrize("each", TRANSFORMATIONS, ids=lambda each: each.name)
 def test_an_entry_says_what_is_true(each: Entry) -> None:
-    made = transformation(each.name, NEEDED.get(each.name, {}), (-1.0, 1.0))
+    made = transformation_of(each.name, NEEDED.get(each.name, {}), (-1.0, 1.0))
     assert type(made) is each.kind
     assert made.stochastic == each.stochastic
     assert "20" in each.paper
@@ -39,11 +39,11 @@ def test_names_are_distinct() -> None:
 
 
 def test_settings_are_read_as_a_file_has_them() -> None:
-    assert transformation("jpeg", {"quality": 30}) == JPEG(quality=30)
-    assert transformation("bit-depth", {"bits": 3}, (0, 255)) == BitDepth(bits=3, bounds=(0, 255))
-    assert transformation("non-local-means", {"strength": 2}) == NonLocalMeans(strength=2.0)
-    assert transformation("thermometer", {"code": "one-hot"}) == Thermometer(code=Code.ONE_HOT)
-    found = transformation("resize-pad", {"smallest": 24, "side": 28, "fill": 0, "interpolation": "bilinear"})
+    assert transformation_of("jpeg", {"quality": 30}) == JPEG(quality=30)
+    assert transformation_of("bit-depth", {"bits": 3}, (0, 255)) == BitDepth(bits=3, bounds=(0, 255))
+    assert transformation_of("non-local-means", {"strength": 2}) == NonLocalMeans(strength=2.0)
+    assert transformation_of("thermometer", {"code": "one-hot"}) == Thermometer(code=Code.ONE_HOT)
+    found = transformation_of("resize-pad", {"smallest": 24, "side": 28, "fill": 0, "interpolation": "bilinear"})
     assert found == ResizePad(smallest=24, side=28, fill=0.0, interpolation=Interpolation.BILINEAR)
 
 
@@ -64,7 +64,7 @@ def test_settings_are_read_as_a_file_has_them() -> None:
 )
 def test_settings_that_mean_nothing_are_refused(name: str, settings: dict[str, object], words: str) -> None:
     with pytest.raises(SettingError, match=words):
-        transformation(name, settings)
+        transformation_of(name, settings)
 
 
 def test_defenses_are_listed_from_the_model_outward() -> None:

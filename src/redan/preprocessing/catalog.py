@@ -89,14 +89,14 @@ TRANSFORMATIONS: tuple[Entry, ...] = (
 )
 
 
-def transformation(
+def transformation_of(
     name: str, settings: Mapping[str, object], bounds: tuple[float, float] = (0.0, 1.0)
 ) -> Transformation:
     """The transformation of that name, with settings as a file has them, for images in `bounds`.
 
     Raises SettingError with the known names, or those of the settings.
 
-    >>> transformation("jpeg", {"quality": 75})
+    >>> transformation_of("jpeg", {"quality": 75})
     JPEG(quality=75, bounds=(0.0, 1.0))
     """
     for each in TRANSFORMATIONS:
@@ -114,5 +114,5 @@ def defended(target: Target[Tensor], defenses: Sequence[tuple[str, Mapping[str, 
     """
     if not defenses:
         return target
-    stages = [transformation(name, settings, target.bounds) for name, settings in reversed(defenses)]
+    stages = [transformation_of(name, settings, target.bounds) for name, settings in reversed(defenses)]
     return Preprocessed(target=target, transformations=tuple(stages))
