@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from redan.certification.rounding import OWN, Rounding, unit
-from redan.certification.steps import Back, Interval, Reached, Relaxed, dot, exact
+from redan.certification.steps import Back, Interval, Reached, Relaxed, dot, unrounded
 from redan.certification.windows import Window
 
 
@@ -44,13 +44,15 @@ class Relu:
 
     parents: tuple[int, ...]
     reach = 1
+    terms = 1
     straight = False
+    exact = True
 
     def box(self, given: Sequence[Interval]) -> Interval:
         return Interval(*(part.clamp_min(0) for part in given[0]))
 
     def forward(self, given: Sequence[Interval], _rounding: Rounding) -> Reached:
-        return exact(self.box(given))
+        return unrounded(self.box(given))
 
     def open(self, given: Sequence[Interval]) -> Tensor:
         return (given[0].low < 0) & (given[0].high > 0)
@@ -78,7 +80,9 @@ class Tanh:
 
     parents: tuple[int, ...]
     reach = 1
+    terms = 1
     straight = False
+    exact = False
 
     def box(self, given: Sequence[Interval]) -> Interval:
         return Interval(*(part.tanh() for part in given[0]))
@@ -141,10 +145,15 @@ class MaxPool:
     dilation: tuple[int, int]
     ceil: bool
     straight = False
+    exact = True
 
     @property
     def reach(self) -> int:
         return self.kernel[0] * self.kernel[1]
+
+    @property
+    def terms(self) -> int:
+        return self.reach
 
     def pool(self, x: Tensor) -> tuple[Tensor, Tensor]:
         found: tuple[Tensor, Tensor] = functional.max_pool2d(
@@ -156,7 +165,7 @@ class MaxPool:
         return Interval(*(self.pool(part)[0] for part in given[0]))
 
     def forward(self, given: Sequence[Interval], _rounding: Rounding) -> Reached:
-        return exact(self.box(given))
+        return unrounded(self.box(given))
 
     def open(self, given: Sequence[Interval]) -> Tensor:
         x = given[0]

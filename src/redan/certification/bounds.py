@@ -139,32 +139,37 @@ def _bounded(
 ) -> tuple[float, Method]:
     """One row's best bound, and the method that gave it. clean: the model's answer (K,) to the row as it stands."""
     bounds = intervals(steps, around, rounding)
-    best = _by_intervals(bounds, label)
     _same_model(bounds, clean)
+    found = torch.maximum(_by_intervals(bounds, label), _by_lines(bounds, label, bends=False))
     others = clean.clone()
     others[label] = -torch.inf
-    if best > 0 or most is Method.IBP or not bool(clean[label] > others.max()):
-        return best, Method.IBP  # a row that is wrong as it stands has nothing to prove
-    best = max(best, _by_lines(bounds, label))
-    if best > 0 or most is Method.CROWN_IBP:
-        return best, Method.CROWN_IBP
-    return max(best, _by_lines(refined(steps, around, rounding), label)), Method.CROWN
+    if found.min() > 0 or most is Method.IBP or not bool(clean[label] > others.max()):
+        return float(found.min()), Method.IBP  # a row that is wrong as it stands has nothing to prove
+    found = torch.maximum(found, _by_lines(bounds, label))
+    if found.min() > 0 or most is Method.CROWN_IBP:
+        return float(found.min()), Method.CROWN_IBP
+    bounds = refined(steps, around, rounding)
+    for bends in (False, True):
+        found = torch.maximum(found, _by_lines(bounds, label, bends=bends))
+    return float(found.min()), Method.CROWN
 
 
-def _by_intervals(bounds: Bounds, label: int) -> float:
+def _by_intervals(bounds: Bounds, label: int) -> Tensor:
+    """Lower bounds of the label's score less each other's: (K - 1,)."""
     low, high = (part.flatten() for part in bounds.of(len(bounds.steps) - 1))
     others = torch.cat([high[:label], high[label + 1 :]])
     gap = low[label] - others
     gap = gap - 4 * torch.finfo(OWN).eps * (low[label].abs() + others.abs())
-    return float(gap.min().nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf))
+    return gap.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
 
 
-def _by_lines(bounds: Bounds, label: int) -> float:
+def _by_lines(bounds: Bounds, label: int, *, bends: bool = True) -> Tensor:
+    """The same by going back: to the input, or to the last steps that bend."""
     classes = bounds.of(len(bounds.steps) - 1).low.numel()
     gaps = -torch.eye(classes, dtype=OWN)
     gaps[:, label] += 1
     keep = torch.arange(classes) != label
-    return float(lower(bounds, len(bounds.steps) - 1, gaps[keep]).min())
+    return lower(bounds, len(bounds.steps) - 1, gaps[keep], bends=bends)
 
 
 def _same_model(bounds: Bounds, clean: Tensor) -> None:

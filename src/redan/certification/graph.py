@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
+from redan.certification.chains import chained
 from redan.certification.known import FUNCTIONS, MODULES
 from redan.certification.layers import Plan, Unknown, Wire, own
 from redan.certification.steps import Reshape, Step
@@ -33,7 +34,7 @@ def steps_of(target: TorchTarget, shape: Sequence[int]) -> list[Step]:
         channel = (-1, *[1] * (len(shape) - 1))
         mean, std = (own(part).reshape(channel) for part in (target.mean, target.std))
         x = plan.scaled(x, 1 / std, -mean / std, terms=4)
-    return read(target.module, plan, x)
+    return chained(read(target.module, plan, x))
 
 
 def read(module: nn.Module, plan: Plan, x: Wire) -> list[Step]:

@@ -21,7 +21,7 @@ from redan.certification.steps import Interval, Reached, Step, dot
 from redan.certification.windows import Window, cut, widened
 
 _NUMBERS = 2**20  # of coefficients held at once for one step: 8 MiB
-_CALLS = 2**20  # what the calls of a step cost, in multiplications
+_CALLS = 2**19  # what the calls of a step cost, in multiplications
 
 
 class Ready(NamedTuple):
@@ -33,6 +33,7 @@ class Ready(NamedTuple):
     parts: tuple[Tensor, ...]
     loose: Tensor
     floor: float
+    counted: bool
 
 
 @dataclass(slots=True)
@@ -51,6 +52,18 @@ class Bounds:
     def given(self, step: int) -> list[Interval]:
         return [self.of(parent) for parent in self.steps[step].parents]
 
+    def takers(self, step: int) -> list[Step]:
+        return [one for one in self.steps if step in one.parents]
+
+    def counted(self, step: int) -> bool:
+        """Whether the rounding of coefficients of this step's numbers has to be counted there.
+
+        A step that a model computes exactly has none but ours, of a share of each coefficient times the size of its
+        number. Where only affine steps take the result, those products are among the sizes that they sum, so it is
+        counted with theirs.
+        """
+        return not self.steps[step].exact or not all(taker.straight for taker in self.takers(step))
+
     def ready(self, step: int) -> Ready:
         """Of our own rounding: each coefficient times the largest number that it can meet, and each sum of sizes."""
         if step not in self._ready:
@@ -60,9 +73,14 @@ class Bounds:
             floor = torch.finfo(OWN).tiny * (one.reach + count) * (1 + sum(float(part.size.sum()) for part in given))
             kept = deep * u  # a coefficient is relaxed once, and summed over the uses of its number
             loose = reached.slack + gamma(one.reach + 16, u) * reached.summed + kept * reached.interval.size + floor
+            if one.straight:
+                deferred = sum(gamma(other.reach + 16, u) + kept for other in self.steps if other.exact)
+                loose = loose + 2 * deferred * reached.summed
             if size is not None:
                 loose = loose + size * gamma(count + deep, 2 * u)
-            self._ready[step] = Ready(parts, loose * (1 + gamma(2 * count + 16 + deep, 2 * u)), floor)
+            self._ready[step] = Ready(
+                parts, loose * (1 + gamma(2 * count + 16 + deep, 2 * u)), floor, self.counted(step)
+            )
         return self._ready[step]
 
     def narrow(self, step: int, interval: Interval) -> None:
@@ -82,33 +100,40 @@ def intervals(steps: Sequence[Step], region: Region, rounding: Rounding) -> Boun
 def refined(steps: Sequence[Step], region: Region, rounding: Rounding) -> Bounds:
     """The same, narrowed by linear relaxations of all before it what steps take, where they bend (CROWN)."""
     bounds = Bounds(steps, region, rounding)
-    takers: dict[int, list[int]] = {}
-    for at, step in enumerate(steps):
-        for parent in step.parents:
-            takers.setdefault(parent, []).append(at)
     for at, step in enumerate(steps):
         bounds.known.append(step.forward(bounds.given(at), rounding))
-        masks = [] if not step.straight else [steps[taker].open([bounds.of(at)]) for taker in takers.get(at, [])]
-        bending = [mask for mask in masks if mask is not None]
-        if bending:
-            bounds.narrow(at, _narrowed(bounds, at, torch.stack(bending).any(0)))
+        if step.straight:
+            _narrow(bounds, at)
     return bounds
 
 
-def _narrowed(bounds: Bounds, step: int, mask: Tensor) -> Interval:
-    """The step's interval, those of its numbers that the mask (1, …) names bounded once more."""
-    known = bounds.of(step)
-    low, high = known.low.clone(), known.high.clone()
+def _narrow(bounds: Bounds, step: int) -> None:
+    """Bound those of a step's numbers once more whose interval matters: from above, then what still matters from below.
+
+    A ReLU does not ask how far below 0 a number is that cannot be above.
+    """
+    for sign in (-1, 1):
+        known = bounds.of(step)
+        masks = [taker.open([known]) for taker in bounds.takers(step)]
+        bending = [mask for mask in masks if mask is not None]
+        if not bending:
+            return
+        found = _least(bounds, step, torch.stack(bending).any(0), sign)
+        least, most = (found, known.high) if sign > 0 else (known.low, -found)
+        bounds.narrow(step, known.within(Interval(least, most)))
+
+
+def _least(bounds: Bounds, step: int, mask: Tensor, sign: int) -> Tensor:
+    """Lower bounds of sign · z for those of a step's numbers z that the mask names, -inf of the others: (1, …)."""
+    found = torch.full(mask.shape, -torch.inf, dtype=OWN)
     for window in _tiles(bounds, step, int(mask.sum())):
         part = cut(mask, window)
         widest = max(bounds.of(at).low.numel() for at in range(-1, step + 1)) if window is None else part.numel() * 8
-        for some in torch.split(part.nonzero(), max(1, _NUMBERS // widest // 2)):
+        for some in torch.split(part.nonzero(), max(1, _NUMBERS // widest)):
             one = torch.zeros(len(some), *part.shape[1:], dtype=OWN)
-            one[(torch.arange(len(some)), *some[:, 1:].unbind(1))] = 1
-            found = lower(bounds, step, torch.cat([one, -one]), window)
-            where = some.unbind(1)
-            cut(low, window)[where], cut(high, window)[where] = found[: len(some)], -found[len(some) :]
-    return known.within(Interval(low, high))
+            one[(torch.arange(len(some)), *some[:, 1:].unbind(1))] = sign
+            cut(found, window)[some.unbind(1)] = lower(bounds, step, one, window)
+    return found
 
 
 def _tiles(bounds: Bounds, step: int, count: int) -> list[Window | None]:
@@ -141,10 +166,10 @@ def _work(bounds: Bounds, step: int, window: Window | None) -> tuple[float, int]
             continue
         window, one = waiting.pop(at), bounds.steps[at]
         looked = None if window is None else one.looks(window)
+        shape = bounds.of(at).low.shape
+        here = window if looked is not None else None
+        work += (math.prod(shape) if here is None else math.prod(shape[:2]) * here.area) * (one.terms + 8)
         for parent in one.parents:
-            before = bounds.of(parent).low.shape
-            numbers = math.prod(before) if looked is None else math.prod(before[:2]) * looked.area
-            work += numbers * (one.reach + 16)
             if parent in waiting:
                 other = waiting[parent]
                 waiting[parent] = None if looked is None or other is None else looked.around(other)
@@ -154,29 +179,39 @@ def _work(bounds: Bounds, step: int, window: Window | None) -> tuple[float, int]
     return work, passed
 
 
-def lower(bounds: Bounds, step: int, a: Tensor, window: Window | None = None) -> Tensor:
+def lower(bounds: Bounds, step: int, a: Tensor, window: Window | None = None, *, bends: bool = True) -> Tensor:
     """Lower bounds of a · z, z the step's numbers, for S rows a (S, …): (S,); -inf where nothing can be said.
 
-    window: where a's numbers are, if not everywhere. What our own rounding may take is subtracted (`Bounds.ready`).
+    window: where a's numbers are, if not everywhere. bends: whether to go on over steps that bend, by their lines; else
+    their results' intervals are the end, so that only what is affine after them is taken as one (Gowal et al. 2018,
+    section 3), which may be the tighter of both where a network was trained by it. What our own rounding may take is
+    subtracted (`Bounds.ready`).
     """
     waiting: dict[int, tuple[Tensor, Window | None]] = {step: (a, window)}
     total = torch.zeros(len(a), dtype=OWN)
+    deep, u = len(bounds.steps) + 16, unit(OWN)
     for at in range(step, -1, -1):
         if at not in waiting:
+            continue
+        if not bends and not bounds.steps[at].straight:
+            a, window = waiting.pop(at)
+            least, size = bounds.of(at).least(a, window)
+            total += least - size * (deep * u + gamma(math.prod(a.shape[1:]) + deep, 2 * u))
             continue
         (a, window), one, ready = waiting.pop(at), bounds.steps[at], bounds.ready(at)
         looked = None if window is None else one.looks(window)
         if window is not None and looked is None:
             a, window = _everywhere(a, window, bounds.of(at)), None
         back = one.backward(a, [cut(part, window) for part in ready.parts], window)
-        total += back.added - dot(a.abs(), cut(ready.loose, window)) - ready.floor
+        total += back.added - ready.floor
+        if ready.counted or at == step:
+            total -= dot(a.abs(), cut(ready.loose, window))
         for parent, part in zip(one.parents, back.parents, strict=True):
             more = part, looked
             waiting[parent] = _added(waiting[parent], more, bounds.of(parent)) if parent in waiting else more
     if -1 in waiting:
         a, window = waiting[-1]
         least, size = bounds.region.least(a, window)
-        deep, u = len(bounds.steps) + 16, unit(OWN)
         total += least - size * (deep * u + gamma(math.prod(a.shape[1:]) + deep, 2 * u))
     return total.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
 

@@ -35,12 +35,10 @@ class Region:
         Over the box, or over the ball by Hölder's inequality, whichever says more. window: where a's numbers are, if
         not everywhere.
         """
-        flat, box = a.flatten(1), self.interval.cut(window)
-        low, high, most, x0 = (part.flatten() for part in (*box, box.size, cut(self.x0, window)))
-        least = flat.clamp_min(0) @ low + flat.clamp_max(0) @ high
-        size = flat.abs() @ most
+        least, size = self.interval.least(a, window)
         if self.dual == 1 or not math.isfinite(self.radius):
             return least, size
+        flat, x0 = a.flatten(1), cut(self.x0, window).flatten()
         moved = self.radius * torch.linalg.vector_norm(flat, ord=self.dual, dim=1)
         return torch.maximum(least, flat @ x0 - moved), size + moved
 

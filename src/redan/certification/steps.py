@@ -34,6 +34,12 @@ class Interval(NamedTuple):
         """Number by number the narrower of both."""
         return Interval(torch.maximum(self.low, other.low), torch.minimum(self.high, other.high))
 
+    def least(self, a: Tensor, window: Window | None = None) -> tuple[Tensor, Tensor]:
+        """The least of a · x for each a (S, …), x in this box (1, …), and the size of what it sums: (S,) each."""
+        flat, box = a.flatten(1), self.cut(window)
+        low, high, most = (part.flatten() for part in (*box, box.size))
+        return flat.clamp_min(0) @ low + flat.clamp_max(0) @ high, flat.abs() @ most
+
     def cut(self, window: Window | None) -> Interval:
         return Interval(cut(self.low, window), cut(self.high, window))
 
@@ -63,7 +69,7 @@ class Back(NamedTuple):
     added: Tensor | float = 0.0
 
 
-def exact(interval: Interval) -> Reached:
+def unrounded(interval: Interval) -> Reached:
     return Reached(interval, torch.zeros_like(interval.low), interval.size)
 
 
@@ -84,8 +90,18 @@ class Step(Protocol):
         ...
 
     @property
+    def terms(self) -> int:
+        """How many numbers one number of the result is made of: what a coefficient costs, going back."""
+        ...
+
+    @property
     def straight(self) -> bool:
         """Whether its result is an affine function of what it takes, so that going back loses nothing."""
+        ...
+
+    @property
+    def exact(self) -> bool:
+        """Whether a model computes it without rounding, so that only our own has to be counted."""
         ...
 
     def box(self, given: Sequence[Interval], /) -> Interval:
@@ -130,6 +146,7 @@ class Affine:
     bias_size: Tensor | None = None  # the size of all that the bias is made of, where that is more than its own
     local: Local | None = None
     straight = True
+    exact = False
 
     def box(self, given: Sequence[Interval]) -> Interval:
         (x,) = given
@@ -174,7 +191,9 @@ class Sum:
     parents: tuple[int, ...]
     sign: int = 1
     reach = 1
+    terms = 2
     straight = True
+    exact = False
 
     def box(self, given: Sequence[Interval]) -> Interval:
         x, y = given
@@ -210,13 +229,15 @@ class Joined:
     axis: int
     sizes: tuple[int, ...]
     reach = 1
+    terms = 1
     straight = True
+    exact = True
 
     def box(self, given: Sequence[Interval]) -> Interval:
         return Interval(*(torch.cat(parts, self.axis) for parts in zip(*given, strict=True)))
 
     def forward(self, given: Sequence[Interval], _rounding: Rounding) -> Reached:
-        return exact(self.box(given))
+        return unrounded(self.box(given))
 
     def open(self, _given: Sequence[Interval]) -> None:
         return None
@@ -239,13 +260,15 @@ class Reshape:
     before: tuple[int, ...]
     after: tuple[int, ...]
     reach = 1
+    terms = 1
     straight = True
+    exact = True
 
     def box(self, given: Sequence[Interval]) -> Interval:
         return Interval(*(part.reshape(len(part), *self.after) for part in given[0]))
 
     def forward(self, given: Sequence[Interval], _rounding: Rounding) -> Reached:
-        return exact(self.box(given))
+        return unrounded(self.box(given))
 
     def open(self, _given: Sequence[Interval]) -> None:
         return None
