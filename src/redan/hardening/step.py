@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from redan.hardening.objectives import Batch, Objective
@@ -11,7 +12,8 @@ from redan.rows import Streams
 
 def streams(seed: int, step: int, x: Tensor) -> Streams:
     """A random stream for each row of a batch x, by the seed and the number of the step alone."""
-    return Streams.start(seed, [f"{step}|{row}" for row in range(len(x))], x.device)
+    row = torch.arange(len(x), device=x.device)
+    return Streams(row, torch.zeros_like(row), row).keyed(f"{seed}|{step}")
 
 
 def adversarial_step(
