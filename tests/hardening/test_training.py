@@ -316,7 +316,8 @@ class Collapsing:
     honest: Adversarial
     weights: dict[str, Tensor]
     at: float
-    done: list[int] = field(default_factory=list)
+    steps: int
+    """All steps of the training, so that the moment is one of them."""
 
     @property
     def within(self) -> Ball:
@@ -336,8 +337,7 @@ class Collapsing:
         return self.honest.loss(answer, batch, attacked)
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
-        if batch.done > self.at and not self.done:
-            self.done.append(1)
+        if self.at <= batch.done < self.at + 1 / self.steps:
             model.load_state_dict(self.weights)
         return self.honest(model, batch)
 
@@ -360,7 +360,9 @@ def _begun() -> tuple[nn.Module, Optimizer]:
 def test_a_collapse_rings_and_training_goes_on_from_the_last_good_state_with_the_remedy(tmp_path: Path) -> None:
     model, optimizer = _begun()
     watch = Watch(every=2, rows=64, remedies=(Ascent(steps=2),))
-    objective: Armed = Collapsing(honest=Adversarial(within=WITHIN, inner=FGSM), weights=_shipped("fast"), at=0.5)
+    objective: Armed = Collapsing(
+        honest=Adversarial(within=WITHIN, inner=FGSM), weights=_shipped("fast"), at=0.5, steps=8
+    )
     training = Training(objective=objective, epochs=2, watch=watch)
     found = harden(model, Shuffled(*_garments(256), batch=64), training, optimizer=optimizer, folder=tmp_path)
     (alarm,) = found.alarms
@@ -374,10 +376,36 @@ def test_a_collapse_rings_and_training_goes_on_from_the_last_good_state_with_the
     assert kinds == ["epoch", "alarm", "epoch"]
 
 
+def test_a_remedy_outlives_a_kill(tmp_path: Path) -> None:
+    def run(where: Path, stop: int | None = None) -> Hardened:
+        model, optimizer = _begun()
+
+        class Rows(Shuffled):
+            def batches(self, epoch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+                for number, batch in enumerate(super().batches(epoch, seed)):
+                    if stop is not None and epoch * len(self) + number == stop:
+                        raise Stopped
+                    yield batch
+
+        watch = Watch(every=2, rows=64, remedies=(Ascent(steps=2), Ascent(steps=3)))
+        objective = Collapsing(honest=Adversarial(within=WITHIN, inner=FGSM), weights=_shipped("fast"), at=0.4, steps=8)
+        training = Training(objective=objective, epochs=2, watch=watch, save_every=1)
+        data = Rows(*_garments(256), batch=64)
+        return harden(model, data, training, optimizer=optimizer, folder=where, resume=True)
+
+    whole = run(tmp_path / "whole")
+    assert [alarm.step for alarm in whole.alarms] == [4]
+    with pytest.raises(Stopped):
+        run(tmp_path / "broken", stop=5)
+    resumed = run(tmp_path / "broken")
+    assert _bytes(resumed.model) == _bytes(whole.model)
+    assert resumed.alarms == whole.alarms
+
+
 def test_without_remedies_an_alarm_is_only_recorded() -> None:
     model, optimizer = _begun()
     watch = Watch(every=2, rows=64, remedies=())
-    objective = Collapsing(honest=Adversarial(within=WITHIN, inner=FGSM), weights=_shipped("fast"), at=0.4)
+    objective = Collapsing(honest=Adversarial(within=WITHIN, inner=FGSM), weights=_shipped("fast"), at=0.4, steps=8)
     training = Training(objective=objective, epochs=2, watch=watch)
     found = harden(model, Shuffled(*_garments(256), batch=64), training, optimizer=optimizer)
     assert found.alarms
