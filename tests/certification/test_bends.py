@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -103,9 +104,9 @@ def test_what_cannot_be_above_zero_is_not_asked_how_far_below(monkeypatch: pytes
     asked: list[tuple[int, int]] = []
     least = passes._least
 
-    def counted(bounds: passes.Bounds, step: int, mask: Tensor, sign: int) -> Tensor:
-        asked.append((sign, int(mask.sum())))
-        return least(bounds, step, mask, sign)
+    def counted(bounds: passes.Bounds, step: int, mask: Tensor, tiles: Any, signs: Sequence[int]) -> list[Tensor]:
+        asked.extend((sign, int(mask.sum())) for sign in signs)
+        return least(bounds, step, mask, tiles, signs)
 
     monkeypatch.setattr(passes, "_least", counted)
     with torch.random.fork_rng(), torch.no_grad():
@@ -136,3 +137,18 @@ def test_a_batch_of_boxes_is_bounded_as_its_rows_are() -> None:
         rows[at] = [step.box([rows[p][i] for p in step.parents]) for i in range(5)]
         for side in (0, 1):
             assert torch.equal(known[at][side], torch.cat([row[side] for row in rows[at]]))
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**20), st.floats(0, 1))
+def test_few_bent_numbers_are_bounded_as_many_are(seed: int, share: float) -> None:
+    """The way for few bent numbers gives what the other gives for the same lines."""
+    draw = torch.Generator().manual_seed(seed)
+    low = torch.randn(1, 3, 4, 4, dtype=OWN, generator=draw)
+    high = low + 2 * torch.rand(low.shape, dtype=OWN, generator=draw) * (torch.rand(low.shape, generator=draw) < share)
+    a = torch.randn(7, 3, 4, 4, dtype=OWN, generator=draw)
+    lower, upper, offset = Relu((-1,)).relaxed([Interval(low, high)]).parts
+    back = Relu((-1,)).backward(a, (lower, upper, offset))
+
+    assert torch.equal(back.parents[0], torch.where(a > 0, lower, upper) * a)
+    assert torch.allclose(torch.as_tensor(back.added), (a.clamp_max(0) * offset).flatten(1).sum(1), rtol=1e-12)

@@ -58,14 +58,14 @@ def margins(kind: str, within: Linf | L2) -> Tensor:
         return passes.lower(bounds, len(steps) - 1, torch.eye(3, dtype=torch.float64) - 1 / 3)
 
 
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the smallest windows, whatever they cost."""
+def small(monkeypatch: pytest.MonkeyPatch, *, together: bool = False) -> None:
+    """Take the smallest windows, whatever they cost; both ends at once or one after the other."""
 
-    def tiles(bounds: passes.Bounds, step: int, _count: int) -> list[Window | None]:
+    def tiles(bounds: passes.Bounds, step: int, _count: int) -> tuple[list[Window | None], bool]:
         shape = bounds.of(step).low.shape
         if len(shape) != 4:
-            return [None]
-        return [Window(top, top + 1, left, left + 1) for top in range(shape[2]) for left in range(shape[3])]
+            return [None], together
+        return [Window(top, top + 1, left, left + 1) for top in range(shape[2]) for left in range(shape[3])], together
 
     monkeypatch.setattr(passes, "_tiles", tiles)
 
@@ -75,11 +75,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_smallest_windows_give_the_bounds_of_whole_images(
     kind: str, within: Linf | L2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(passes, "_tiles", lambda *_: [None])
+    monkeypatch.setattr(passes, "_tiles", lambda *_: ([None], False))
     whole = margins(kind, within)
-    small(monkeypatch)
-
-    assert margins(kind, within).tolist() == pytest.approx(whole.tolist(), rel=1e-9)
+    for together in (False, True):
+        small(monkeypatch, together=together)
+        assert margins(kind, within).tolist() == pytest.approx(whole.tolist(), rel=1e-9)
 
 
 def test_what_is_chosen_gives_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_the_transpose_of_a_window(stride: int, padding: int, dilation: int) -> 
     x = torch.randn(1, 2, 9, 8, dtype=torch.float64, generator=draw, requires_grad=True)
     z = nn.functional.conv2d(x, weight, None, *settings)
     made = Convolution(weight, *settings, x.shape[1:])
-    for window in (Window(0, 1, 0, 1), Window(0, *z.shape[2:3], 0, z.shape[3]), Window(1, 3, 0, 2)):
+    for window in (Window(0, 1, 0, 1), Window(0, z.shape[2], 0, z.shape[3]), Window(1, 3, 0, 2)):
         if window.bottom > z.shape[2] or window.right > z.shape[3]:
             continue
         a = torch.zeros_like(z)

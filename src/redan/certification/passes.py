@@ -18,7 +18,7 @@ from torch import Tensor
 from redan.certification.region import Region
 from redan.certification.rounding import OWN, Rounding, gamma, unit
 from redan.certification.steps import Interval, Reached, Step, dot
-from redan.certification.windows import Window, cut, widened
+from redan.certification.windows import Pointwise, Window, cut, widened
 
 _NUMBERS = 2**20  # of coefficients held at once for one step: 8 MiB
 _CALLS = 2**19  # what the calls of a step cost, in multiplications
@@ -112,37 +112,61 @@ def _narrow(bounds: Bounds, step: int) -> None:
 
     A ReLU does not ask how far below 0 a number is that cannot be above.
     """
+    if _settled(bounds, step):
+        return
     for sign in (-1, 1):
         known = bounds.of(step)
         masks = [taker.open([known]) for taker in bounds.takers(step)]
         bending = [mask for mask in masks if mask is not None]
         if not bending:
             return
-        found = _least(bounds, step, torch.stack(bending).any(0), sign)
-        least, most = (found, known.high) if sign > 0 else (known.low, -found)
-        bounds.narrow(step, known.within(Interval(least, most)))
+        mask = torch.stack(bending).any(0)
+        tiles, together = _tiles(bounds, step, int(mask.sum()))
+        signs = (-1, 1) if together else (sign,)
+        for way, found in zip(signs, _least(bounds, step, mask, tiles, signs), strict=True):
+            least, most = (found, known.high) if way > 0 else (known.low, -found)
+            known = known.within(Interval(least, most))
+        bounds.narrow(step, known)
+        if together:
+            return
 
 
-def _least(bounds: Bounds, step: int, mask: Tensor, sign: int) -> Tensor:
-    """Lower bounds of sign · z for those of a step's numbers z that the mask names, -inf of the others: (1, …)."""
-    found = torch.full(mask.shape, -torch.inf, dtype=OWN)
-    for window in _tiles(bounds, step, int(mask.sum())):
+def _settled(bounds: Bounds, step: int) -> bool:
+    """Whether intervals are the best that can be said: of an affine function of a box itself."""
+    if bounds.region.dual != 1:
+        return False
+    parents = bounds.steps[step].parents
+    while parents != (-1,):
+        if len(parents) > 1 or not isinstance(getattr(bounds.steps[parents[0]], "local", None), Pointwise):
+            return False
+        parents = bounds.steps[parents[0]].parents
+    return True
+
+
+def _least(
+    bounds: Bounds, step: int, mask: Tensor, tiles: Sequence[Window | None], signs: Sequence[int]
+) -> list[Tensor]:
+    """For each sign, lower bounds of sign · z for those numbers z that the mask names, -inf of the others."""
+    found = [torch.full(mask.shape, -torch.inf, dtype=OWN) for _ in signs]
+    for window in tiles:
         part = cut(mask, window)
         widest = max(bounds.of(at).low.numel() for at in range(-1, step + 1)) if window is None else part.numel() * 8
-        for some in torch.split(part.nonzero(), max(1, _NUMBERS // widest)):
+        for some in torch.split(part.nonzero(), max(1, _NUMBERS // widest // len(signs))):
             one = torch.zeros(len(some), *part.shape[1:], dtype=OWN)
-            one[(torch.arange(len(some)), *some[:, 1:].unbind(1))] = sign
-            cut(found, window)[some.unbind(1)] = lower(bounds, step, one, window)
+            one[(torch.arange(len(some)), *some[:, 1:].unbind(1))] = 1
+            values = lower(bounds, step, torch.cat([sign * one for sign in signs]), window)
+            for into, value in zip(found, values.chunk(len(signs)), strict=True):
+                cut(into, window)[some.unbind(1)] = value
     return found
 
 
-def _tiles(bounds: Bounds, step: int, count: int) -> list[Window | None]:
-    """The windows to bound a step's numbers by, so many in all: as small as pays."""
-    shape = bounds.of(step).low.shape
+def _tiles(bounds: Bounds, step: int, count: int) -> tuple[Sequence[Window | None], bool]:
+    """The windows to bound a step's numbers by, so many in all: as small as pays. And whether both ends at once pay."""
+    shape, work = bounds.of(step).low.shape, count * _work(bounds, step, None)[0]
+    best: tuple[float, Sequence[Window | None], bool] = (work, [None], False)
     if len(shape) != 4:
-        return [None]
+        return best[1:]
     height, width = shape[2:]
-    best: tuple[float, list[Window | None]] = (count * _work(bounds, step, None)[0], [None])
     for side in (1, 2, 4, 7):
         tiles = [
             Window(top, min(top + side, height), left, min(left + side, width))
@@ -151,10 +175,10 @@ def _tiles(bounds: Bounds, step: int, count: int) -> list[Window | None]:
         ]
         middle = tiles[len(tiles) // 2 + math.isqrt(len(tiles)) // 2 if len(tiles) > 1 else 0]
         work, passed = _work(bounds, step, middle)
-        cost = count * work + len(tiles) * passed * _CALLS
-        if cost < best[0]:
-            best = cost, list(tiles)
-    return best[1]
+        work, calls = work * count, len(tiles) * passed * _CALLS
+        if work + calls < best[0]:
+            best = work + calls, tiles, work < calls
+    return best[1:]
 
 
 def _work(bounds: Bounds, step: int, window: Window | None) -> tuple[float, int]:
