@@ -86,7 +86,7 @@ def killed(seed: int) -> lab.Row:
             path = _threat_model(Path(folder), server.url)
             for moment in moments:
                 run = _begun(path, resume)
-                while len(server.lines()) < moment and run.poll() is None:
+                while (len(server.lines()) < moment or not _folders(path)) and run.poll() is None:
                     time.sleep(0.005)
                 if run.poll() is not None:
                     break
@@ -167,9 +167,13 @@ def _threat_model(folder: Path, url: str) -> Path:
     return path
 
 
+def _folders(path: Path) -> list[Path]:
+    """Runs that have begun: before that nothing but the preflight was asked, and there is nothing to go on with."""
+    return [found.parent.parent for found in (path.parent / "runs").glob("*/log/*.jsonl")]
+
+
 def _folder(path: Path) -> Path:
-    (found,) = (path.parent / "runs").iterdir()
-    return found
+    return _folders(path)[0]
 
 
 def _begun(path: Path, resume: Sequence[str]) -> subprocess.Popen[bytes]:

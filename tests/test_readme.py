@@ -30,7 +30,7 @@ def test_python_of_the_readme_runs(tmp_path: Path) -> None:
 def test_threat_model_of_the_readme_is_valid(tmp_path: Path) -> None:
     from redan.threat.file import read
 
-    block, poisoner = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    block, poisoner, customer = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     path = tmp_path / "threat-model.yaml"
     path.write_text(block, encoding="utf-8")
     assert read(path).model.system.name == "garment-sorter"
@@ -38,6 +38,8 @@ def test_threat_model_of_the_readme_is_valid(tmp_path: Path) -> None:
     system = re.sub(r"data: .*", rows, block.partition("attackers:")[0])
     path.write_text(system + poisoner, encoding="utf-8")
     assert read(path).model.attackers[0].name == "supplier b"
+    path.write_text(system + customer, encoding="utf-8")
+    assert read(path).model.attackers[0].name == "customer"
 
 
 @pytest.mark.parametrize("script", ["write_docs.py", "write_schema.py"])

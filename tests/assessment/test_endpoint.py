@@ -200,3 +200,57 @@ def test_an_endpoint_that_goes_away_ends_the_run_which_goes_on(serve: Callable[.
     with pytest.raises(EvidenceError, match="changed since it began"):  # another address is another model
         path.write_text(path.read_text().replace(server.url, again.url))
         redan.assess(path, resume=folder)
+
+
+def test_copies_share_what_was_bought_and_a_kill_costs_what_was_under_way(
+    serve: Callable[..., Served], tmp_path: Path
+) -> None:
+    def selling(folder: Path, url: str) -> Path:
+        path = threat_model(folder, url)
+        told = yaml.safe_load(path.read_text())
+        told["attackers"] = [
+            {
+                "name": "customer",
+                "kind": "extraction",
+                "why": "answers are sold per call",
+                "knowledge": "scores",
+                "goal": {"fidelity": "test"},
+                "capability": {"queries_total": 100, "usd_per_1000_queries": 2.0},
+            }
+        ]
+        told["requirements"] = []
+        told["attacks"] = {"mode": "quick"}
+        told["extraction"] = {"copies": 2, "pool": {"path": "pool.npz"}, "uniform_rows": 20}
+        x = (np.random.default_rng(3).random((120, 6)) * 0.9).astype(np.float32)
+        np.savez(folder / "pool.npz", x=x)
+        path.write_text(yaml.safe_dump(told, sort_keys=False))
+        return path
+
+    calm = serve()
+    whole = redan.assess(selling(tmp_path / "calm", calm.url))
+    part = whole.attackers[0].extraction
+    assert part is not None
+    assert part.extractors[0].points[0].paid == 100  # each copy's customer pays for all of its answers
+    asked = [line["asked"] for line in calm.requests if line["rows"]]
+    bought = 120 + 24 + 20  # the pool, the rows copies are judged on
+    assert len(set(asked)) <= bought
+    assert whole.calls is not None
+    assert whole.calls.sent == len(calm.requests)
+
+    server = serve()
+    path = selling(tmp_path / "killed", server.url)
+    run = subprocess.Popen([sys.executable, "-m", "redan", "assess", str(path), "--quiet"], stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while len(server.requests) < len(calm.requests) - 60:
+        assert run.poll() is None, "the run ended before it was killed"
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    (folder,) = (path.parent / "runs").iterdir()
+    report = redan.assess(path, resume=folder)
+    assert report.digests["evidence"] == whole.digests["evidence"]
+    assert report.calls is not None
+    assert 0 <= len(server.requests) - len(calm.requests) <= CONCURRENCY
+    assert abs(report.calls.sent - len(server.requests)) <= CONCURRENCY
+    assert report.calls.replayed > 0

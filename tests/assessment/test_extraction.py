@@ -499,3 +499,37 @@ def test_a_requirement_of_a_copy_counts_unanswered_rows_against_itself(shop: Wri
     assert value(worse, at_most=0.5) == pytest.approx((fidelity.value + 1) / 2)
     assert value(worse, at_least=0.5) == pytest.approx(fidelity.value / 2)
     assert value(report, at_most=0.5) == pytest.approx(fidelity.value)
+
+
+@pytest.mark.extras
+def test_a_tree_is_found_leaf_by_leaf(shop: Write) -> None:
+    """As its answers tell each leaf from the others, its walls are found to a thousandth of each column."""
+    from sklearn.tree import DecisionTreeClassifier
+    from skops.io import dump
+
+    path = shop(
+        {**FIDELITY, "capability": {"queries_total": 3000}},
+        attacks={"mode": "default", "skip": ["knockoff-nets"]},
+        system={
+            "model": {"sklearn": "tree.skops"},
+            "output": "probabilities",
+            "inputs": {"kind": "table"},
+            "data": {"test": {"path": "test.npz"}},
+        },
+    )
+    draw = np.random.default_rng(2)
+    x = draw.random((400, 6)).astype(np.float32)
+    y = (x @ np.array(WEIGHT).T).argmax(1)
+    y = np.where(draw.random(400) < 0.1, 0, y)  # so that no two leaves answer alike
+    dump(DecisionTreeClassifier(max_leaf_nodes=12, random_state=0).fit(x, y), path.parent / "tree.skops")
+    with np.load(path.parent / "test.npz") as test:
+        np.savez(path.parent / "test.npz", x=test["x"].astype(np.float64), y=test["y"])
+    part = copied(redan.assess(path), "customer")
+    by_name = {each.name: each for each in part.extractors}
+    assert part.strongest == "tree-path-finding"
+    found = by_name["tree-path-finding"].points[0]
+    assert found.paid < 3000
+    test_rows = next(each.fidelity for each in found.compared if each.rows == "test")
+    assert test_rows is not None
+    assert test_rows.value > 0.95
+    assert by_name["equation-solving"].status == "done"

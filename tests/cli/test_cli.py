@@ -382,7 +382,7 @@ BAD: dict[str, tuple[dict[str, Any], Callable[[Path], None], str]] = {
     "unknown attack": (
         {"attacks__skip": ["pdg"]},
         ready,
-        "which is no attack that redan runs; did you mean 'pgd'?",
+        "which is no attack that redan runs; did you mean 'pdpgd'?",
     ),
     "no such module": ({"attacks__add": ["nowhere:Mine"]}, ready, "there is no module 'nowhere'"),
     "no such name": ({"attacks__add": ["{shop}:Mine"]}, ready, "has no 'Mine'; check the name after the colon"),

@@ -89,7 +89,7 @@ def test_what_each_attacker_will_use_is_shown(capsys: Captured, monkeypatch: pyt
     assert run(["init", "--preset", "driving", "--no-input"]) == 0
     out, _ = said(capsys)
     assert "someone who turns a sign evasion spatial-grid" in out
-    assert "label contractor poisoning badnets owner of a car extraction copycat-cnn" in out
+    assert "label contractor poisoning badnets owner of a car extraction untested: the copy is for someone with" in out
 
 
 def test_what_is_left_to_fill_in_is_refused_by_its_key(shop: Write, capsys: Captured) -> None:

@@ -123,9 +123,9 @@ def test_what_does_not_fit_a_scene_is_told() -> None:
         extractor("knockoff-adaptive").make(Scene(pool=UniformPool(shape=(4,)), queries=10, classes=2))
 
 
-def test_no_leaf_is_found_of_what_is_no_tree() -> None:
-    customer = Customer(model(), Spending(queries=QUERIES), CLASSES, View(shows=Shows.RAW))
-    with pytest.raises(SettingError, match="no leaf in 60 answers: the model is no tree"):
+def test_where_no_leaf_is_found_path_finding_does_not_fit() -> None:
+    customer = Customer(model(), Spending(queries=3), CLASSES, View(shows=Shows.RAW))
+    with pytest.raises(SettingError, match="no leaf in 3 answers: the model is no tree"):
         made(extractor("tree-path-finding"), customer, 0)
 
 

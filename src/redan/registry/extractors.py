@@ -96,12 +96,14 @@ class _LeafByLeaf:
     search: BottomUp
 
     def __call__(self, customer: Customer, *, seed: int) -> Copy:
+        copy = ScoreTree(search=self.search)(customer, seed=seed)
         try:
-            return ScoreTree(search=self.search)(customer, seed=seed)
+            copy.target(torch.zeros(1, len(self.search.features), dtype=copy.target.dtype))
         except TargetError as error:
             raise SettingError(
                 f"it found no leaf in {customer.paid:,} answers: the model is no tree, or too large a one for them"
             ) from error
+        return copy
 
 
 def _tree(scene: Scene) -> _LeafByLeaf:
