@@ -144,7 +144,7 @@ def test_what_is_proven_is_not_attacked_and_stands() -> None:
     assert both.outcomes.queries.count_nonzero() == 40 - both.certified
     assert both.queries < plain.queries
     with pytest.raises(NotCertifiableError):
-        robust_accuracy(nn.Sequential(model, nn.Sigmoid()).eval(), x, y, within=Linf(radius), certify=Method.IBP)
+        robust_accuracy(nn.Sequential(model, nn.SiLU()).eval(), x, y, within=Linf(radius), certify=Method.IBP)
 
 
 # -- modes ----------------------------------------------------------------------------------------------
