@@ -126,10 +126,13 @@ def its(name: str) -> Any:
 
 
 def declared(target: Target[Tensor], *, stochastic: bool) -> Target[Tensor]:
-    """The target, said to answer the same input alike or not; a wrapper says it of what it wraps."""
+    """The target, said to answer the same input alike or not; a wrapper says it of what it wraps, be it several."""
     inner: Target[Tensor] | None = getattr(target, "target", None)
+    several: tuple[Target[Tensor], ...] | None = getattr(target, "members", None)
     changed: dict[str, object] = {"stochastic": stochastic}
     if inner is not None:
         changed = {"target": declared(inner, stochastic=stochastic)}
+    elif several is not None:
+        changed = {"members": tuple(declared(member, stochastic=stochastic) for member in several)}
     found: Target[Tensor] = replace(cast("Any", target), **changed)
     return found

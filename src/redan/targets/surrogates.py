@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from redan.errors import SettingError
+from redan.errors import SettingError, TargetError
 from redan.protocols import Access
 from redan.targets.base import Output, Target
 from redan.targets.fast import Cheaper
@@ -51,9 +51,18 @@ class Ensemble:
         """The same with each member's cheaper gradient path, where it agrees on rows x with the plain one."""
         return replace(self, members=tuple(accelerated(m, x.to(m.device, m.dtype)) for m in self.members))
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def each(self, x: Tensor) -> Tensor:
+        """Every member's scores (M, N, K). Raises TargetError where their shapes differ."""
         scores = [member(x.to(member.device, member.dtype)).to(x.device, x.dtype) for member in self.members]
-        return torch.stack(scores).mean(0)
+        if len({each.shape for each in scores}) > 1:
+            raise TargetError(
+                f"the members answered {[tuple(each.shape) for each in scores]} to {len(x)} rows; combine models with "
+                "the same classes, in the same order"
+            )
+        return torch.stack(scores)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.each(x).mean(0)
 
 
 def plain(target: Target[Tensor]) -> Target[Tensor] | None:
