@@ -59,8 +59,9 @@ def worst_logits(
     >>> module = nn.Linear(2, 2, bias=False)
     >>> _ = module.weight.data.copy_(torch.eye(2))
     >>> x = torch.tensor([[0.9, 0.1]])
-    >>> worst_logits(module, x, torch.tensor([0]), x - 0.25, x + 0.25).gaps.round(decimals=3).tolist()
-    [[0.0, -0.3]]
+    >>> gaps = worst_logits(module, x, torch.tensor([0]), x - 0.25, x + 0.25).gaps
+    >>> [round(gap, 3) for gap in gaps[0].tolist()]
+    [0.0, -0.3]
     """
     if any(isinstance(part, _DropoutNd) and part.training and part.p > 0 for part in module.modules()):
         raise NotCertifiableError(
