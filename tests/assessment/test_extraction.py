@@ -76,6 +76,19 @@ def crumbling(shape, classes):
 def unlabeled():
     return {{"x": np.random.default_rng(5).random((70, 6)).astype(np.float32)}}
 """
+ESTIMATORS = """
+
+def forest(shape, classes):
+    from sklearn.ensemble import RandomForestClassifier
+
+    return RandomForestClassifier(n_estimators=10)
+
+
+def neighbors(shape, classes):
+    from sklearn.neighbors import KNeighborsClassifier
+
+    return KNeighborsClassifier()
+"""
 FIDELITY = {
     "name": "customer",
     "kind": "extraction",
@@ -353,7 +366,7 @@ def test_a_copy_that_fails_is_an_error_and_never_helps(shop: Write) -> None:
 @pytest.mark.parametrize(
     ("extraction", "error", "words"),
     [
-        ({"surrogate": "sold:no_module"}, ThreatModelError, "must return an nn.Module"),
+        ({"surrogate": "sold:no_module"}, ThreatModelError, "must return an nn.Module, or an estimator"),
         ({"surrogate": "sold:nothing"}, ThreatModelError, "has no 'nothing'"),
         ({"pool": {"path": "no.npz"}}, DataError, "there is no file"),
         ({"copies": 1}, ThreatModelError, "copies"),
@@ -499,6 +512,21 @@ def test_a_requirement_of_a_copy_counts_unanswered_rows_against_itself(shop: Wri
     assert value(worse, at_most=0.5) == pytest.approx((fidelity.value + 1) / 2)
     assert value(worse, at_least=0.5) == pytest.approx(fidelity.value / 2)
     assert value(report, at_most=0.5) == pytest.approx(fidelity.value)
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize("name", ["forest", "neighbors"])
+def test_copies_may_be_estimators(shop: Write, name: str) -> None:
+    """One that weighs rows learns probabilities, one that does not the labels alone."""
+    path = shop(extraction={"surrogate": f"sold:{name}"}, attacks={"mode": "audit"})
+    with (path.parent / "sold.py").open("a") as file:
+        file.write(ESTIMATORS)
+    part = copied(redan.assess(path), "customer")
+    knockoff = next(each for each in part.extractors if each.name == "knockoff-nets")
+    assert f"soft={name == 'forest'}" in knockoff.settings
+    forest = knockoff.points[0].compared[0].fidelity
+    assert forest is not None
+    assert forest.value > 0.6
 
 
 @pytest.mark.extras

@@ -178,6 +178,8 @@ def test_a_budget_is_the_mean_over_its_copies() -> None:
     assert (whole.queries, whole.paid, whole.copies, whole.errors, whole.undecided) == (1000, 999, 3, 0, 0)
     assert whole.usd == pytest.approx(999 * PRICE / 1000)
     assert whole.days == pytest.approx(999 / 50)
+    assert whole.saves == pytest.approx((365 * 50 - 999) * PRICE / 1000)
+    assert part([copy(0)], about(queries_per_day=None)).extractors[0].points[0].saves is None
     test, uniform = whole.compared
     assert (test.rows, uniform.rows) == ("test", "uniform")
     assert test.fidelity == Victims(rates=(0.9, 0.91, 0.92), rows=ROWS).part(0.95)

@@ -15,6 +15,7 @@ from redan.extraction.customer import Customer, Shows, Spending, View
 from redan.extraction.pools import RowPool, UniformPool
 from redan.extraction.scene import Scene
 from redan.extraction.surrogates import Copy
+from redan.extraction.trainers import ByAdam
 from redan.protocols import Access, settings
 from redan.registry.extractors import EXTRACTORS, WIDEST, ExtractorEntry, extractor
 from redan.targets import Target, from_torch
@@ -52,7 +53,9 @@ def scene(view: View | None = None, *, groups: bool = True) -> Scene:
     draw = torch.Generator().manual_seed(0)
     rows = torch.rand(200, WIDTH, generator=draw, dtype=torch.float64)
     pool = RowPool(name="rows", rows=rows, groups=torch.arange(200) % 5 if groups else None)
-    return Scene(pool=pool, queries=QUERIES, classes=CLASSES, view=view or View(shows=Shows.RAW), architecture=small)
+    return Scene(
+        pool=pool, queries=QUERIES, classes=CLASSES, view=view or View(shows=Shows.RAW), trainer=ByAdam(network=small)
+    )
 
 
 def made(each: ExtractorEntry, customer: Customer, seed: int) -> Copy:
@@ -111,16 +114,22 @@ def test_a_poor_customer_gets_a_copy_all_the_same(each: ExtractorEntry) -> None:
 
 
 def test_what_does_not_fit_a_scene_is_told() -> None:
-    wide = Scene(pool=UniformPool(shape=(WIDEST + 1,)), queries=10, classes=2)
+    def noise(*shape: int) -> Scene:
+        return Scene(pool=UniformPool(shape=shape), queries=10, classes=2, trainer=ByAdam())
+
     for name in ("equation-solving", "tree-path-finding", "functionally-equivalent"):
         with pytest.raises(SettingError, match=f"{WIDEST} values at most"):
-            extractor(name).make(wide)
+            extractor(name).make(noise(WIDEST + 1))
     with pytest.raises(SettingError, match="one by one"):
-        extractor("tree-path-finding").make(Scene(pool=UniformPool(shape=(1, 2, 2)), queries=10, classes=2))
+        extractor("tree-path-finding").make(
+            Scene(pool=UniformPool(shape=(1, 2, 2)), queries=10, classes=2, trainer=ByAdam())
+        )
     with pytest.raises(SettingError, match="raw outputs in full"):
         extractor("functionally-equivalent").make(scene(View()))
     with pytest.raises(SettingError, match=r"give extraction\.pool"):
-        extractor("knockoff-adaptive").make(Scene(pool=UniformPool(shape=(4,)), queries=10, classes=2))
+        extractor("knockoff-adaptive").make(
+            Scene(pool=UniformPool(shape=(4,)), queries=10, classes=2, trainer=ByAdam())
+        )
 
 
 def test_where_no_leaf_is_found_path_finding_does_not_fit() -> None:
@@ -140,7 +149,7 @@ def test_columns_of_few_values_are_categories() -> None:
     draw = torch.Generator().manual_seed(0)
     rows = torch.stack([torch.rand(80, generator=draw), torch.arange(80) % 3 / 2], 1).double()
     found = extractor("tree-path-finding").make(
-        Scene(pool=RowPool(name="rows", rows=rows), queries=10, classes=2, view=View(shows=Shows.RAW))
+        Scene(pool=RowPool(name="rows", rows=rows), queries=10, classes=2, trainer=ByAdam(), view=View(shows=Shows.RAW))
     )
     number, category = found.search.features  # type: ignore[union-attr]
     assert number.numbers == (0.0, 1.0)

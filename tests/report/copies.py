@@ -53,7 +53,12 @@ def compared(agreement: float, right: float, copies: int = 3, **more: Any) -> li
 
 def budget(queries: int, agreement: float, right: float, copies: int = 3, **more: Any) -> BudgetPart:
     """What one budget bought, at 1.50 USD for 1,000 answers and 1,000 answers a day."""
-    said: dict[str, Any] = {"paid": float(queries), "usd": queries * PRICE / 1000, "days": queries / DAILY}
+    said: dict[str, Any] = {
+        "paid": float(queries),
+        "usd": queries * PRICE / 1000,
+        "days": queries / DAILY,
+        "saves": (365 * DAILY - queries) * PRICE / 1000,
+    }
     said |= {"copies": copies, "errors": 0, "undecided": 0, "transfer": None}
     said |= {"compared": compared(agreement, right, copies) if copies else []}
     return BudgetPart(queries=queries, **{**said, **more})
@@ -133,7 +138,7 @@ def transfer() -> ExtractionPart:
 
 def errors() -> ExtractionPart:
     """One copy, one that could not be made, one that limits left out; no price and no limit of the API."""
-    point = budget(5_000, 0.87, 0.82, 1, usd=None, days=None, errors=1, undecided=1)
+    point = budget(5_000, 0.87, 0.82, 1, usd=None, days=None, saves=None, errors=1, undecided=1)
     point = point.model_copy(update={"compared": compared(0.87, 0.82, 1, unanswered=12)})
     return part([extractor("knockoff-nets", [point])], "knockoff-nets", usd_per_1000_queries=None, queries_per_day=None)
 

@@ -134,6 +134,7 @@ def test_a_curve_of_one_s_own(shop: Write) -> None:
         ("scores", "logits", {"decimals": 2}, View(shows=Shows.RAW, decimals=2)),
         ("scores", "logits", {"top": 2}, View(shows=Shows.PROBABILITIES, top=2)),
         ("scores", "probabilities", {"decimals": 3, "top": 1}, View(decimals=3, top=1)),
+        ("scores", "probabilities", {"noise": 0.1}, View(noise=0.1)),
     ],
 )
 def test_what_an_answer_holds(shop: Write, knowledge: str, output: str, said: dict[str, int], view: View) -> None:
@@ -156,7 +157,7 @@ def test_reasons_say_why(shop: Write) -> None:
     assert steps(table, Status.NOT_REALISTIC)["tree-path-finding"].reason == (
         "it is for decision trees, and the model is none"
     )
-    assert "rounded or cut" in steps(table, Status.NOT_REALISTIC)["functionally-equivalent"].reason
+    assert "rounded, cut or noisy" in steps(table, Status.NOT_REALISTIC)["functionally-equivalent"].reason
     wide = planned(shop, mode="default", system__inputs={"kind": "tensor", "shape": [5000], "bounds": [0, 1]})
     assert "4096 values at most" in steps(wide, Status.NOT_REALISTIC)["equation-solving"].reason
     skipped = planned(shop, attacks__skip=["knockoff-nets"])

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,9 @@ from redan.evidence.folder import digest, file_digest
 from redan.extraction import customer, surrogates
 from redan.extraction.pools import Pool, RowPool, TablePool, UniformPool
 from redan.extraction.scene import Scene
-from redan.extraction.trainers import Architecture, SmallNetwork
+from redan.extraction.surrogates import Trainer
+from redan.extraction.trainers import ByAdam, ByEstimator
+from redan.targets import Target
 from redan.threat import attackers as who
 from redan.threat.extractors import ExtractionCampaign
 from redan.threat.file import Loaded
@@ -51,7 +54,7 @@ class Ground:
 
     pool: Pool
     pool_words: str
-    architecture: Architecture
+    trainer: Trainer
     rows: str
     judged: Mapping[str, JudgedRows]
     notes: tuple[str, ...]
@@ -65,7 +68,7 @@ class Ground:
             queries=campaign.points[0],
             classes=classes,
             view=campaign.view,
-            architecture=self.architecture,
+            trainer=self.trainer,
         )
 
 
@@ -74,7 +77,7 @@ def ground_of(loaded: Loaded, built: Built, campaign: ExtractionCampaign) -> Gro
     split = _split(campaign.attacker)
     judged = _judged(loaded, built, split)
     pool, words, told, notes, doubts = _pool(loaded, built, split, judged)
-    architecture, source = _architecture(loaded, built)
+    trainer, source = _trainer(loaded, built)
     count = loaded.model.extraction.uniform_rows
     draw = torch.Generator().manual_seed(loaded.model.statistics.seed)
     noise = surrogates.uniform(count, pool.shape, pool.bounds, draw)
@@ -86,7 +89,7 @@ def ground_of(loaded: Loaded, built: Built, campaign: ExtractionCampaign) -> Gro
     return Ground(
         pool=pool,
         pool_words=words,
-        architecture=architecture,
+        trainer=trainer,
         rows=str(split),
         judged={str(split): judged, UNIFORM: JudgedRows(noise, None)},
         notes=notes,
@@ -166,25 +169,62 @@ def _row_pool(name: str, x: np.ndarray, built: Built, judged: JudgedRows) -> tup
     return RowPool(name=name, rows=rows[kept], bounds=built.target.bounds), words
 
 
-def _architecture(loaded: Loaded, built: Built) -> tuple[Architecture, str]:
-    """The form of copies, and the digest of the file that it is in."""
-    said = loaded.model.extraction.surrogate
+def _trainer(loaded: Loaded, built: Built) -> tuple[Trainer, str]:
+    """What makes copies, and the digest of the file that their form is in."""
+    said, bounds = loaded.model.extraction.surrogate, built.target.bounds
     if said is None:
-        return SmallNetwork(), ""
+        return ByAdam(bounds=bounds), ""
     key = f"extraction.surrogate '{said}'"
     function = named(said, loaded.folder, key)
     made = called(function, key, loaded.folder, shape=tuple(built.x.shape[1:]), classes=loaded.model.system.class_count)
-    if not isinstance(made, nn.Module):
-        raise ThreatModelError(f"{key} must return an nn.Module, got {type(made).__name__}")
     file = inspect.getsourcefile(inspect.unwrap(function)) if inspect.isroutine(function) else None
-    return _Form(function), file_digest(Path(file)) if file is not None and Path(file).is_file() else ""
+    source = file_digest(Path(file)) if file is not None and Path(file).is_file() else ""
+    if isinstance(made, nn.Module):
+        return ByAdam(network=_Network(function), bounds=bounds), source
+    if not callable(getattr(made, "fit", None)):
+        raise ThreatModelError(
+            f"{key} must return an nn.Module, or an estimator with fit and predict, got {type(made).__name__}"
+        )
+    estimators = ByEstimator(
+        estimator=_Estimator(function, tuple(built.x.shape[1:]), loaded.model.system.class_count or 2), bounds=bounds
+    )
+    weighs = "sample_weight" in inspect.signature(made.fit).parameters
+    return estimators if weighs else _ByLabels(estimators), source
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
+class _Network:
     """The user's own architecture."""
 
     function: Callable[..., nn.Module]
 
     def __call__(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         return self.function(shape=shape, classes=classes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Estimator:
+    """The user's own estimator, with the seed where it takes one."""
+
+    function: Callable[..., Any]
+    shape: tuple[int, ...]
+    classes: int
+
+    def __call__(self, seed: int) -> Any:
+        made = self.function(shape=self.shape, classes=self.classes)
+        taken: dict[str, Any] = getattr(made, "get_params", dict)()
+        return made.set_params(random_state=seed) if "random_state" in taken else made
+
+
+@dataclass(frozen=True, slots=True)
+class _ByLabels:
+    """A trainer that cannot weigh rows, and so learns from labels alone."""
+
+    trainer: ByEstimator
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.trainer.bounds
+
+    def __call__(self, x: Tensor, y: Tensor, classes: int, seed: int) -> Target[Tensor]:
+        return self.trainer(x, y, classes, seed)

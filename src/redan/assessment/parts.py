@@ -30,7 +30,8 @@ def answers_of(view: View) -> str:
         return "the class alone"
     scores = "raw scores" if view.shows is Shows.RAW else "probabilities"
     cut = "" if view.top is None else f", the {view.top} largest"
-    return scores + cut + ("" if view.decimals is None else f", rounded to {view.decimals} decimals")
+    noise = f", with noise of {view.noise:g}" if view.noise else ""
+    return scores + noise + cut + ("" if view.decimals is None else f", rounded to {view.decimals} decimals")
 
 
 def goal_of(attacker: who.Attacker) -> str:

@@ -64,6 +64,9 @@ class BudgetPart(Part):
     """What they cost; None without a price."""
     days: float | None
     """How long they take one customer at the API's rate limit; None without one."""
+    saves: float | None
+    """US dollars that a year of answers at that limit costs, less those of the copy: what it saves its owner; None
+    without a price and a limit."""
     copies: int
     errors: int
     """Copies that could not be made."""

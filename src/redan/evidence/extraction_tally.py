@@ -153,11 +153,13 @@ class ExtractionTally:
         paid = fmean(point.paid for point in found) if found else 0.0
         names = list(dict.fromkeys(name for point in found for name in point.compared))
         daily = self.about.queries_per_day
+        usd, year = self._usd(paid), self._usd(365 * (daily or 0.0))
         return BudgetPart(
             queries=budget,
             paid=paid,
-            usd=self._usd(paid),
+            usd=usd,
             days=paid / daily if daily else None,
+            saves=None if not daily or usd is None or year is None else year - usd,
             copies=len(found),
             errors=len(lines) - len(found),
             undecided=left,

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from redan.extraction.customer import Shows, View
 from redan.extraction.pools import Pool, RowPool
-from redan.extraction.trainers import Architecture, ByAdam, SmallNetwork
+from redan.extraction.surrogates import Trainer
+from redan.extraction.transfer import SoftTrainer
 
 __all__ = ["Scene"]
 
@@ -16,24 +17,19 @@ class Scene:
     """One attacker with all that decides a copy but the customer and the seed.
 
     pool: where the rows come from that are asked. queries: answers to buy at the most. classes: K. view: how answers
-    are worded. architecture: the form of copies that are trained on examples.
+    are worded. trainer: makes copies of examples.
     """
 
     pool: Pool
     queries: int
     classes: int
+    trainer: Trainer
     view: View = field(default_factory=View)
-    architecture: Architecture = field(default_factory=SmallNetwork)
 
     @property
     def soft(self) -> bool:
-        """Whether answers hold more than a label."""
-        return self.view.shows is not Shows.LABELS
-
-    @property
-    def trainer(self) -> ByAdam:
-        """What trains copies on examples."""
-        return ByAdam(network=self.architecture, bounds=self.pool.bounds)
+        """Whether copies can learn more than labels."""
+        return self.view.shows is not Shows.LABELS and isinstance(self.trainer, SoftTrainer)
 
     @property
     def rows(self) -> RowPool | None:

@@ -139,6 +139,8 @@ def headline(part: ExtractionPart) -> Iterator[str]:
     yield f"{found.name} copies the model: {bought(point)} give a copy{_agreeing(part, point)}"
     if point.transfer is not None:
         yield from used(part, point, point.transfer)
+    if point.saves is not None and point.saves > 0:
+        yield f"a year of answers at the API's limit for one customer costs {usd(point.saves)} more than the copy"
     yield from beside(part, point)
     yield from milestones(part)
     if said := missing(part):

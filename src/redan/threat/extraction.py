@@ -26,12 +26,14 @@ class ExtractionRun(Part):
     """Rows that the attackers have to ask about; absent: the training rows if they are given, which is as good as a
     pool can be, and else rows drawn from the box of inputs."""
     surrogate: Import | None = None
-    """A function "module:name" that takes (shape, classes) and returns an untrained nn.Module: the form of copies;
-    absent: a small network of redan's."""
+    """A function "module:name" that takes (shape, classes) and returns what copies are: an untrained nn.Module, or an
+    estimator with fit and predict (scikit-learn, boosted trees); absent: a small network of redan's."""
     decimals: Annotated[int, Field(ge=0)] | None = None
     """Decimals that answers are rounded to before anybody is shown them; absent: they are not."""
     top: Count | None = None
     """How many of the largest scores are shown; absent: all."""
+    noise: Annotated[float, Field(ge=0)] = 0.0
+    """Standard deviation of normal noise on each shown score, the same for the same row."""
     queries_per_day: Positive | None = None
     """Answers that one customer gets a day at the most; the report tells how long a copy takes. Absent: no limit."""
     transfer_rows: Count = 200

@@ -112,7 +112,11 @@ def view_of(model: ThreatModel, attacker: who.Extraction) -> View:
         return View(shows=Shows.LABELS)
     raw = model.system.output is Output.LOGITS
     return View(
-        shows=Shows.RAW if raw and said.top is None else Shows.PROBABILITIES, decimals=said.decimals, top=said.top
+        shows=Shows.RAW if raw and said.top is None else Shows.PROBABILITIES,
+        decimals=said.decimals,
+        top=said.top,
+        noise=said.noise,
+        seed=model.statistics.seed,
     )
 
 
@@ -168,8 +172,8 @@ def mismatch(entry: ExtractorEntry, attacker: who.Extraction, model: ThreatModel
 def _no_kinks(model: ThreatModel) -> str | None:
     if model.system.output is not Output.LOGITS:
         return f"it needs raw outputs, and the model answers {model.system.output}"
-    if model.extraction.decimals is not None or model.extraction.top is not None:
-        return "it needs outputs in full, and they are rounded or cut"
+    if model.extraction.decimals is not None or model.extraction.top is not None or model.extraction.noise:
+        return "it needs outputs in full, and they are rounded, cut or noisy"
     return None
 
 
