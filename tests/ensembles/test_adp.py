@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from redan.ensembles import ADP, Combine, Members, entropy, log_diversity, together
+from redan.ensembles import ADP, Combine, Members, between, entropy, log_diversity, together
 from redan.ensembles.combine import mean_probabilities
 from redan.errors import DataError, SettingError
+from redan.evasion.apgd import APGD
 from redan.hardening import Batch, Loss, Shuffled, Training, harden
+from redan.perturbations.norms import Linf
 from redan.samples import fashion_mnist
 
 Floats = NDArray[np.float64]
@@ -105,15 +107,20 @@ def test_slopes_are_those_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda z: ADP()(z, y), logits.requires_grad_())
 
 
+def spanned(rows: Tensor) -> Tensor:
+    volume: Tensor = torch.linalg.slogdet(rows @ rows.mT + 1e-6 * torch.eye(rows.shape[1])).logabsdet
+    return volume
+
+
 def right_too(logits: Tensor, y: Tensor) -> Tensor:
     unit = functional.normalize(logits.softmax(-1).transpose(0, 1), dim=-1)
-    return torch.linalg.slogdet(unit @ unit.mT + 1e-6 * torch.eye(len(logits)))[1]
+    return spanned(unit)
 
 
 def not_scaled(logits: Tensor, y: Tensor) -> Tensor:
     keep = functional.one_hot(y, logits.shape[-1]) == 0
     wrong = torch.stack([p[keep].reshape(len(y), -1) for p in logits.softmax(-1)], 1)
-    return torch.linalg.slogdet(wrong @ wrong.mT + 1e-6 * torch.eye(len(logits)))[1]
+    return spanned(wrong)
 
 
 def regularized(
@@ -184,6 +191,33 @@ class Several:
         assert isinstance(model, Members)
         logits = model.each(batch.x)
         return Loss(self.loss(logits, batch.y).mean(), clean=mean_probabilities(logits).argmax(1) == batch.y)
+
+
+@pytest.mark.slow
+def test_members_trained_apart_pass_less_on_and_are_no_harder_to_attack() -> None:
+    """Pang et al.: inputs carry over worse. Tramèr et al. 2020: the whole, attacked as such, gains little."""
+    x, y = (torch.from_numpy(rows) for rows in fashion_mnist("train"))
+    seen, labels = (torch.from_numpy(rows[:200]) for rows in fashion_mnist())
+    own, passed, standing = [], [], []
+    for loss in (ADP(alpha=0, beta=0), ADP()):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            members = Members(
+                [nn.Sequential(nn.Flatten(), nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 10)) for _ in range(3)]
+            )
+        harden(members, Shuffled(x, y, batch=100), Training(objective=Several(loss), epochs=12))
+        members.eval()
+        ensemble = together(list(members.members))
+        found = between(ensemble, seen, labels, APGD(steps=20), within=Linf(0.02), workers=1)
+        rates = {(i, j): found.rate(i, j) for i in range(3) for j in range(3)}
+        shares = {cell: rate.k / rate.n for cell, rate in rates.items()}
+        own.append(sum(shares[i, i] for i in range(3)) / 3)
+        passed.append(sum(share for (i, j), share in shares.items() if i != j) / 6)
+        standing.append(found.standing(-1).k)
+    assert passed[1] < 0.85 * passed[0]
+    assert passed[1] / own[1] < 0.7 * passed[0] / own[0]
+    assert own[1] >= own[0]
+    assert standing[1] - standing[0] < 20
 
 
 def test_the_loop_of_hardening_trains_members_apart() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from redan.engine.run import attack
-from redan.ensembles import Combine, Members, combined, together
+from redan.ensembles import Combine, Members, combined, leveled, together
 from redan.errors import SettingError, TargetError, TrainingModeError
 from redan.evasion.apgd import APGD
 from redan.evasion.pgd import PGD
@@ -211,8 +211,22 @@ def test_modules_together_answer_alike_as_a_module(how: Combine, trio: list[nn.M
     assert served.surrogate == whole.surrogate
     assert module.each(IMAGES).shape == (3, 24, 10)
     x, z = (IMAGES[:4].clone().requires_grad_() for _ in range(2))
-    slopes = [torch.autograd.grad(t(i)[:, 1].sum(), i)[0] for t, i in ((served, x), (whole, z))]
-    assert torch.allclose(*slopes, atol=1e-5)
+    one, other = (torch.autograd.grad(t(i)[:, 1].sum(), i)[0] for t, i in ((served, x), (whole, z)))
+    assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_a_member_that_is_far_surer_does_not_hide_from_an_attack_in_leads() -> None:
+    """The distilled network's probabilities have no slope: climbed as it is, the mean looks more robust than it is."""
+    x, y = (torch.from_numpy(rows[100:164]) for rows in fashion_mnist())
+    mean = together([model(name) for name in ("natural", "residual", "distilled")])
+    level = leveled(mean)
+    assert torch.equal(level(x), mean(x))
+    assert (level.surrogate, level.access, level.bounds) == (True, mean.access, mean.bounds)
+    left = [
+        64 - int(attack(target, x, y, PGD(steps=8), within=Linf(0.03), workers=1).success.sum())
+        for target in (mean, level)
+    ]
+    assert left[1] < left[0]
 
 
 def test_modules_without_members_are_refused() -> None:

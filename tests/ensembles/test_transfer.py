@@ -18,7 +18,7 @@ from redan.evidence.statistics import interval
 from redan.perturbations.norms import Linf
 from redan.referee import Worst
 from redan.samples import fashion_mnist, model
-from redan.targets import from_torch
+from redan.targets import Target, from_torch
 
 IMAGES, LABELS = (torch.from_numpy(rows[:24]) for rows in fashion_mnist())
 NAMES = ("natural", "fast", "trades")
@@ -77,7 +77,8 @@ def test_only_rows_that_both_have_right_are_counted() -> None:
 
 
 def test_the_diagonal_is_a_plain_attack(found: Transfers, trio: list[nn.Module]) -> None:
-    for i, target in enumerate([*trio, together(trio)]):
+    targets: list[Target[Tensor]] = [*(from_torch(net) for net in trio), together(trio)]
+    for i, target in enumerate(targets):
         plain = attack(target, IMAGES, LABELS, APGD(steps=10), within=WITHIN, keep=Worst(), workers=1)
         assert torch.equal(found.broken[i, i], plain.success)
         right = found.right[i]
@@ -149,13 +150,13 @@ def test_a_row_that_a_model_fails_on_is_not_counted() -> None:
 
 
 class Noisy(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, noise: float = 0.01) -> None:
         super().__init__()
-        self.inner = halves((1.0, 0.0))
+        self.inner, self.noise = halves((1.0, 0.0)), noise
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        answer: Tensor = self.inner(x + 0.01 * torch.randn_like(x))
+        answer: Tensor = self.inner(x + self.noise * torch.randn_like(x))
         return answer
 
 
@@ -169,6 +170,16 @@ def test_a_model_that_answers_at_random_is_judged_by_several_answers_and_repeats
     assert once.right.all()
     assert once.broken[:, :, 0].all()
     assert not once.broken[:, :, 1].any()
+
+
+def test_a_row_that_one_answer_in_ten_has_wrong_is_right() -> None:
+    rows = 100
+    x, y = torch.full((rows, 2), 0.6), torch.ones(rows, dtype=torch.int64)
+    x[:, 1] = torch.linspace(0, 1, rows)  # a name of its own for each
+    random = from_torch(Noisy(0.1 / 1.2816), stochastic=True)
+    made = transfers([halves((1.0, 0.0)), random], x, y, FGSM(), within=Linf(0.01))
+    assert made.right.all()
+    assert not made.broken.any()
 
 
 def test_names_and_models_must_fit() -> None:

@@ -7,7 +7,7 @@
 from redan.ensembles.adp import ADP, entropy, log_diversity
 from redan.ensembles.combine import Combine, combined
 from redan.ensembles.members import Members
-from redan.ensembles.served import Together, together
+from redan.ensembles.served import Together, leveled, together
 from redan.ensembles.transfer import Rate, Transfers, between, transfers
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "between",
     "combined",
     "entropy",
+    "leveled",
     "log_diversity",
     "together",
     "transfers",

@@ -10,10 +10,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from redan.ensembles.combine import Combine, combined
+from redan.ensembles.combine import Combine, combined, in_leads
 from redan.errors import SettingError, TargetError
 from redan.protocols import Output
 from redan.targets.base import Target, is_remote, its
+from redan.targets.stand_in import StandIn
 from redan.targets.surrogates import Ensemble
 from redan.targets.torch import as_target
 
@@ -99,6 +100,20 @@ def together(
     dtype = reduce(torch.promote_types, (member.dtype for member in members))
     inner = Ensemble(members, members[0].bounds, classes[0] if classes else None, dtype, members[0].device)
     return Together(target=inner, combine=combine)
+
+
+def leveled(ensemble: Together) -> StandIn:
+    """The same answers, climbed as if all members were as sure: `redan.ensembles.combine.in_leads`.
+
+    Worth an attack beside the one on the ensemble's own gradient, which forgets a member that is much surer than the
+    others. A vote is climbed so already.
+
+    >>> pair = together([nn.Linear(4, 3).eval(), nn.Linear(4, 3).eval()])
+    >>> x = torch.rand(5, 4)
+    >>> torch.equal(leveled(pair)(x), pair(x)), leveled(pair).surrogate
+    (True, True)
+    """
+    return StandIn(ensemble, lambda x: in_leads(ensemble.target.each(x)))
 
 
 def _agree(kinds: set[Output], combine: Combine) -> None:

@@ -42,8 +42,8 @@ class Transfers:
     """T models, each attacked, each given the others' inputs.
 
     right: (T, N) bool, rows that a model has right. broken: (T, T, N) bool, whether the input made on the first gets a
-    wrong answer of the second. judged: (T, T, N) bool, False where either model failed on the row. confidence: of the
-    intervals, two-sided.
+    wrong answer of the second. judged: (T, T, N) bool, False where the first failed while it was attacked, or the
+    second on what it was shown. confidence: of the intervals, two-sided.
     """
 
     names: tuple[str, ...]
@@ -108,7 +108,7 @@ def transfers(
         raise SettingError(f"{len(named)} names for {len(targets)} models; give one name a model")
     clean, known = _seen(targets, x, y, seed)
     broken, judged = [], []
-    for i, target in enumerate(targets):
+    for target in targets:
         made = attacked(
             target,
             x,
@@ -124,7 +124,7 @@ def transfers(
         wrong, answered = _seen(targets, made.adversarial, y, seed)
         answered[:, sorted(made.errors)] = False
         broken.append(wrong)
-        judged.append(answered & known & known[i])
+        judged.append(answered)
     return Transfers(
         names=named,
         right=~clean & known,
@@ -151,7 +151,8 @@ def between(
 
     `standing(-1)` is what the whole is worth against an attack on itself, and `standing(i)` what member i would be
     alone; `standing(-1, *range(M + 1))` counts every input that was made. Where inputs made on a member break more of
-    the whole than those made on it, the attack on the whole was held up by its gradients, and not by its members.
+    the whole than those made on it, the attack on the whole was held up by its gradients, and not by its members:
+    attack `leveled(ensemble)` too, or attack harder.
     """
     count = len(ensemble.target.members)
     return transfers(
