@@ -143,6 +143,7 @@ def test_a_gradient_passes_through_input_preprocessing() -> None:
 def test_features_are_what_goes_into_a_layer() -> None:
     target, layers = net()
     x, module = images(4), target.module
+    assert isinstance(module, nn.Sequential)
     with torch.no_grad():
         first, second, third = Features(target=target, layers=layers)(x)
         assert torch.equal(first, module[:2](x).mean((2, 3)))

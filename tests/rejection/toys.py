@@ -47,7 +47,7 @@ RIGHT = Scored(score=to_the_right)
 
 def blind_to_both() -> Refusing:
     """Refuses more than 0.05 off the line. Crossing takes 0.08 to 0.12: alone it is seen, with the second it is not."""
-    return Refusing(target=side(), detector=LINE, threshold=0.05, scale=0.05)
+    return Refusing(target=side(), detector=LINE, threshold=0.05, scale=0.1)
 
 
 def sees_all() -> Refusing:

@@ -70,14 +70,15 @@ class Lagrangian(Generic[R, W]):
     """An attack on the sum of margin and penalty, once for each weight, on the rows that are left.
 
     attack: on classes, of margins best (`redan.losses.margin`: the sum is exact with it). weights: what one unit of
-    the detector's excess costs in logits; a search over them stands for Carlini and Wagner's of a constant. slack: how
+    the detector's excess costs in logits; a grid stands for Carlini and Wagner's search of a constant, which
+    `BalancedPGD` does within one climb. slack: how
     far below the threshold the penalty begins, in units of the target's `scale`.
 
     Raises SettingError where the goal is not `Undetected`.
     """
 
     attack: Attack[R, Rows[Any, W]]
-    weights: tuple[float, ...] = (0.3, 3.0, 30.0)
+    weights: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0)
     slack: float = 0.05
 
     @property

@@ -91,7 +91,8 @@ def worth(
     """Attack the model bare and with its detector, on rows x (N, …) of classes y (N,), and compare row by row.
 
     naive: attacks on the bare model, as strong as there are: what they miss is counted for it. joint: attacks that
-    are called with the goal `Undetected`; any on classes, `Lagrangian` and `OrthogonalPGD`. aim: what is wanted of the
+    are called with the goal `Undetected`; any on classes, `Lagrangian`, `OrthogonalPGD` and `BalancedPGD`, best with
+    `Sweep`: the nearest wrong class may lie where inputs are refused, and another one not. aim: what is wanted of the
     classes. margin: a gain that is not worth having, as a share of the rows. level: the chance of each wrong verdict.
     eot: draws of a stochastic target that a gradient is averaged over.
 
