@@ -19,6 +19,7 @@ __all__ = [
     "WIDTH",
     "Mark",
     "Threshold",
+    "Track",
     "apart",
     "free",
     "height",
@@ -47,6 +48,19 @@ class Mark:
     low: float
     high: float
     dots: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Track:
+    """One attack over the shares or budgets that it was tried at."""
+
+    name: str
+    strongest: bool
+    line: str
+    """Points of the line."""
+    marks: tuple[Mark, ...]
+    label: Tick | None
+    """Its name, and at which height it stands; None where there is no other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,30 +16,17 @@ from redan.report.figures import percent
 from redan.report.means import asked_of, ends, value
 from redan.report.plots import Segment, Tick
 
-__all__ = ["BudgetPlot", "Track", "Way", "WaysPlot", "agreement", "bar", "ways"]
+__all__ = ["BudgetPlot", "Way", "WaysPlot", "agreement", "bar", "ways"]
 
 _LINE = 12.0  # between two labels of the rate's axis
 _ASIDE = 7.0  # between the marks of two extractors at one budget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Track:
-    """One extractor over the budgets that it was tried at."""
-
-    name: str
-    strongest: bool
-    line: str
-    """Points of the line."""
-    marks: tuple[axes.Mark, ...]
-    label: Tick | None
-    """Its name, and at which height it stands; None where there is no other."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetPlot:
     """Agreement over the answers that were paid (on a log axis), in a picture of axes.WIDTH × axes.HEIGHT."""
 
-    tracks: tuple[Track, ...]
+    tracks: tuple[axes.Track, ...]
     """The strongest extractor last, so that it is drawn above the others; they stand a little to the right of it."""
     queries: tuple[Tick, ...]
     """Along the answers."""
@@ -80,7 +67,7 @@ def agreement(report: Report, attacker: AttackerPart, part: ExtractionPart) -> B
     taken = [tick.at for tick in marked if tick.label]
     return BudgetPlot(
         tracks=tuple(
-            Track(
+            axes.Track(
                 name=each.name,
                 strongest=each.name == part.strongest,
                 line=axes.points(line),

@@ -20,7 +20,6 @@ __all__ = [
     "Bar",
     "CertificatePlot",
     "SharePlot",
-    "Track",
     "accuracy",
     "anomalies",
     "bar",
@@ -31,23 +30,10 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Track:
-    """One poisoner over the shares that it was tried at."""
-
-    name: str
-    strongest: bool
-    line: str
-    """Points of the line."""
-    marks: tuple[axes.Mark, ...]
-    label: Tick | None
-    """Its name, and at which height it stands; None where there is no other."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SharePlot:
     """A rate over the share of changed training rows (on a log axis), in a picture of WIDTH × HEIGHT."""
 
-    tracks: tuple[Track, ...]
+    tracks: tuple[axes.Track, ...]
     """The strongest poisoner last, so that it is drawn above the others."""
     clean: str
     """Points of the line of victims of clean rows."""
@@ -117,7 +103,7 @@ def _shares(
     lines = [[(across(p.share), height(m.value)) for p, m in pairs] for _, pairs in found]
     labels = axes.spread([line[0][1] for line in lines]) if len(found) > 1 else [None] * len(found)
     tracks = tuple(
-        Track(
+        axes.Track(
             name=each.name,
             strongest=each.name == part.strongest,
             line=axes.points(line),
