@@ -19,6 +19,8 @@ from redan.evidence.statistics import interval
 from redan.goals import Deviate, Targeted
 from redan.losses import margin
 from redan.perturbations.norms import Linf
+from redan.preprocessing.bit_depth import BitDepth
+from redan.preprocessing.feature_squeezing import FeatureSqueezing
 from redan.protocols import Attack
 from redan.rejection.detector import Scored
 from redan.rejection.features import Features
@@ -132,3 +134,39 @@ def test_the_shipped_network_gains_nothing() -> None:
     assert found.joint.k == 0
     assert found.verdict is not Gain.GAIN
     assert found.false_positive_rate == 0.1
+
+
+class Shaky(torch.nn.Module):
+    """A model whose scores are drawn anew each time."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        half = 10 * (x[:, 0] - 0.5)
+        return torch.stack([-half, half], 1) + 0.05 * torch.randn(len(x), 2)
+
+
+def test_a_stochastic_model_is_judged_on_fresh_draws() -> None:
+    target = from_torch(Shaky().eval(), classes=2, stochastic=True)
+    served = replace(blind_to_both(), target=target)
+    x, y = clean_rows(24)
+    joint = (OrthogonalPGD(steps=20), BalancedPGD(steps=20))
+    found, again = (worth(served, x, y, within=Linf(0.2), naive=[NAIVE], joint=joint, eot=2) for _ in range(2))
+    assert (found.clean.k, found.bare.k, found.joint.k) == (24, 0, 0)
+    assert found == again
+    held = worth(replace(sees_all(), target=target), x, y, within=Linf(0.2), naive=[NAIVE], joint=joint, eot=2)
+    assert (held.bare.k, held.joint.k, held.verdict) == (0, 24, Gain.GAIN)
+    with pytest.raises(SettingError, match="declared deterministic"):
+        worth(sees_all(), x, y, within=Linf(0.2), naive=[NAIVE], joint=joint, eot=2)
+
+
+def test_any_score_is_a_detector() -> None:
+    """Feature squeezing's, with the stand-in for its rounding: seen by a naive attack, climbed by a joint one."""
+    x, y = map(torch.from_numpy, fashion_mnist())
+    target = from_torch(model("natural"), classes=10)
+    squeezing = FeatureSqueezing(target=target, squeezers=(BitDepth(bits=3),))
+    served = refusing(target, Scored(score=squeezing.scores, surrogate=True), x[:200], false_positive_rate=0.1)
+    assert served.surrogate
+    joint = (APGD(steps=40, loss=margin), BalancedPGD(steps=40))
+    found = worth(served, x[200:216], y[200:216], within=Linf(0.1), naive=[APGD(steps=20)], joint=joint)
+    assert found.naive.k >= 8
+    assert found.joint.k <= 3
+    assert found.verdict is not Gain.GAIN
