@@ -15,6 +15,14 @@ POOLS = {"garments": "held-out Fashion-MNIST", "signs": "rendered signs", "digit
 NAMES = {"knockoff": "Knockoff Nets", "copycat": "Copycat", "jacobian": "Jacobian augmentation"}
 ART = {"knockoff": "KnockoffNets", "copycat": "CopycatCNN"}
 SEEDS = (0, 1, 2)
+TRIED = {
+    "knockoff": "; tried: rates of 2e-3, 4e-3 and 8e-3, 300 and 1,000 steps at the least, decay of weights",
+    "copycat": "; tried, judged on other rows: of 10,000 answers to signs a fixed rate of 1e-3 makes 53 %, one that "
+    "falls from 4e-3 44 %, the same with labels smoothed by 0.1 48 %; of 5,000 to digits these make 31 %, 34 % and "
+    "35 %; of 10,000 to garments the last two make 94.8 % and 94.2 %; means of late weights, smoothing by 0.2 and 0.3, "
+    "a quarter of the passes and batches of 256 are no better",
+}
+"""Copies from labels of rows unlike the model's own vary by several points from seed to seed."""
 
 
 def points(rows: Mapping[str, Row], attack: str, pool: str, side: str = "ours") -> dict[int, list[Row]]:
@@ -46,43 +54,30 @@ def spread(values: Sequence[float]) -> str:
 def claims(rows: Mapping[str, Row]) -> list[Claim]:
     """Fidelity and seconds beside ART, the bandit, and transfer beside Square."""
     return [
-        *(no_lower(rows, attack) for attack in ART),
+        *(no_lower(rows, attack, queries) for attack in ART for queries in points(rows, attack, "garments", "art")),
         *(faster(rows[f"seconds-{attack}"]) for attack in ART),
         bandit([rows[f"adaptive-{seed}"] for seed in SEEDS]),
         transfer(rows),
     ]
 
 
-def no_lower(rows: Mapping[str, Row], attack: str) -> Claim:
-    """Each pool and budget, means over copies."""
-    told, met = [], True
+def no_lower(rows: Mapping[str, Row], attack: str, queries: int) -> Claim:
+    """Each pool, means over copies."""
+    told, lower = [], []
     for pool, name in POOLS.items():
-        ours, theirs = points(rows, attack, pool), points(rows, attack, pool, "art")
-        pairs = [(queries, mean(ours[queries]), mean(copies)) for queries, copies in theirs.items()]
-        met &= all(mine >= other for _, mine, other in pairs)
-        told.append(f"{name} " + ", ".join(f"{mine:.1%} against {other:.1%} ({n:,})" for n, mine, other in pairs))
+        ours, theirs = points(rows, attack, pool)[queries], points(rows, attack, pool, "art")[queries]
+        told.append(f"{name} {mean(ours):.1%} against {mean(theirs):.1%}")
+        if mean(ours) < mean(theirs):
+            pairs = (share(a) - share(b) for a, b in zip(ours, theirs, strict=True))
+            lower.append(f"{name} {', '.join(f'{pair:+.1%}' for pair in pairs)} a pair of copies")
     return Claim(
         "extraction.d",
-        f"{NAMES[attack]} beside ART's {ART[attack]}: same rows, network, first weights, steps and batch; fidelity on "
-        "10,000 test images, mean of 3 copies, by queries",
-        "no lower in any pool at any budget",
+        f"{NAMES[attack]} beside ART's {ART[attack]}, {queries:,} queries (digits end at 5,000): same rows, network, "
+        "first weights, steps and batch; fidelity on 10,000 test images, mean of 3 copies",
+        "no lower from any pool",
         "; ".join(told),
-        met,
-        "" if met else tried(rows, attack),
-    )
-
-
-def tried(rows: Mapping[str, Row], attack: str) -> str:
-    """Where it is lower, and by how much a pair of copies differs."""
-    lower = []
-    for pool, name in POOLS.items():
-        ours, theirs = points(rows, attack, pool), points(rows, attack, pool, "art")
-        for queries, copies in theirs.items():
-            pairs = [share(a) - share(b) for a, b in zip(ours[queries], copies, strict=True)]
-            if statistics.mean(pairs) < 0:
-                lower.append(f"{name} {queries:,}: {', '.join(f'{pair:+.1%}' for pair in pairs)} a pair")
-    return (
-        "; ".join(lower) + "; tried: rates of 2e-3, 4e-3 and 8e-3, 300 and 1,000 steps at the least, decay of weights"
+        not lower,
+        "; ".join(lower) + TRIED[attack] if lower else "",
     )
 
 
