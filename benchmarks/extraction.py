@@ -4,6 +4,7 @@
     trees       decision trees by their paths, through confidences, unique leaves and plain probabilities
     relu        networks with one hidden layer from raw outputs
     knockoff    Fashion-MNIST by Knockoff Nets, Copycat and Jacobian augmentation, beside ART; attacks that carry over
+    http        an assessment that copies a model through HTTP and is killed
 
 Each part can be run by itself (`python benchmarks/extraction_trees.py --help`). Cells are kept under
 `benchmarks/results/cells/extraction`, and only those are measured whose code has changed.
@@ -25,6 +26,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
 
 import extraction_equations
+import extraction_http
 import extraction_knockoff
 import extraction_lab as lab  # first: it sets the number of threads
 import extraction_relu
@@ -36,6 +38,7 @@ PARTS: dict[str, tuple[lab.Part, str]] = {
     "trees": (extraction_trees, "Decision trees, by paths"),
     "relu": (extraction_relu, "Networks with one hidden layer, by their kinks"),
     "knockoff": (extraction_knockoff, "Networks, by example"),
+    "http": (extraction_http, "Through HTTP, and killed"),
 }
 """Each part and the title of its tables, in the order of their claims' letters: extraction.a, extraction.b, …"""
 
