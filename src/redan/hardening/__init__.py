@@ -7,8 +7,10 @@ their loop. An inner attack is a value too: the room imports no attack.
 from redan.hardening.averaging import EMA
 from redan.hardening.awp import AWP
 from redan.hardening.batches import Data, Loaded, Shuffled
+from redan.hardening.certified import Certified, CertifiedValidation
 from redan.hardening.inner import FGSM, FGSM_RS, N_FGSM, PGD_7, PGD_10, Ascent, Ask, Inner
 from redan.hardening.metrics import Alarm, Epoch
+from redan.hardening.noise import Noise, SmoothAdv, ThroughNoise
 from redan.hardening.objectives import TRADES, Adversarial, Armed, Batch, Loss, Objective, Plain
 from redan.hardening.overfitting import Reading, Watch
 from redan.hardening.passes import Path, cheapest
@@ -31,12 +33,15 @@ __all__ = [
     "Ascent",
     "Ask",
     "Batch",
+    "Certified",
+    "CertifiedValidation",
     "Data",
     "Epoch",
     "Hardened",
     "Inner",
     "Loaded",
     "Loss",
+    "Noise",
     "Objective",
     "Path",
     "Plain",
@@ -44,6 +49,8 @@ __all__ = [
     "Reading",
     "Score",
     "Shuffled",
+    "SmoothAdv",
+    "ThroughNoise",
     "Training",
     "Validation",
     "Watch",

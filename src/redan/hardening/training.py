@@ -25,7 +25,7 @@ from redan.hardening.overfitting import Watch
 from redan.hardening.passes import cheapest
 from redan.hardening.saving import load_state, save_state, write
 from redan.hardening.step import streams
-from redan.hardening.validation import Score, Validation
+from redan.hardening.validation import Score, Validates
 
 STATE, METRICS, MODEL = "state.safetensors", "metrics.jsonl", "model.safetensors"
 _WATCH = Watch()
@@ -72,7 +72,7 @@ class Training:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """How far a training is: batches done of the current epoch (from 1), means over them so far, and the last epoch's
-    accuracies on the held-out rows."""
+    accuracies on the held-out rows; the alarms so far, and the last of them."""
 
     epoch: int
     epochs: int
@@ -83,6 +83,7 @@ class Progress:
     robust: float | None
     held_out: Score | None
     alarms: int
+    alarm: Alarm | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -103,7 +104,7 @@ def harden(
     *,
     optimizer: Optimizer | None = None,
     scheduler: LRScheduler | None = None,
-    validation: Validation | None = None,
+    validation: Validates | None = None,
     folder: Path | str | None = None,
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
@@ -113,9 +114,9 @@ def harden(
     model: any `nn.Module` that answers logits (N, K); it is trained in training mode, but where it is in that mode
     already, parts that are not stay so. Afterwards every part is in the mode it was in. data: `Shuffled(x, y)`, or a
     loader of batches (x, y). optimizer: over the model's parameters; Adam with a rate of 0.002 unless given. scheduler:
-    torch's, stepped after each batch, in place of the training's schedule. validation: held-out rows; the result is the
-    epoch with the highest robust accuracy on them (Rice, Wong, Kolter 2020, arXiv:2002.11569: the last epoch is often
-    overfitted), else the last one.
+    torch's, stepped after each batch, in place of the training's schedule. validation: of held-out rows; the result is
+    the epoch with the highest robust accuracy on them (Rice, Wong, Kolter 2020, arXiv:2002.11569: the last epoch is
+    often overfitted), else the last one.
 
     folder: where `state.safetensors`, `metrics.jsonl` (a line an epoch or alarm) and, in the end, `model.safetensors`
     are written. resume: go on from the folder's state, if it has one; the same settings then give the same bytes as a
@@ -177,7 +178,7 @@ def _run(
     loop: Loop,
     rows: Data,
     training: Training,
-    validation: Validation | None,
+    validation: Validates | None,
     place: Path | None,
     progress: Callable[[Progress], None] | None,
 ) -> None:
@@ -202,7 +203,7 @@ def _run(
             _save(loop, place)
 
 
-def _finish(loop: Loop, validation: Validation | None, patience: int | None, begun: float) -> None:
+def _finish(loop: Loop, validation: Validates | None, patience: int | None, begun: float) -> None:
     """End an epoch: measure, compare, record."""
     trained = loop.tally.seconds
     loop.epoch, loop.at = loop.epoch + 1, 0
@@ -248,6 +249,7 @@ def _progress(loop: Loop) -> Progress:
         robust=loop.tally.robust_share,
         held_out=score,
         alarms=loop.alarms,
+        alarm=next((line for line in reversed(loop.lines) if isinstance(line, Alarm)), None),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,14 @@ class Score(NamedTuple):
 
     clean: float
     robust: float
+
+
+class Validates(Protocol):
+    """What compares epochs: `Validation`, or anything that scores a model."""
+
+    def __call__(self, model: nn.Module, seed: int, /) -> Score:
+        """Both accuracies; the epoch with the highest robust one is taken."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
