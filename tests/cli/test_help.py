@@ -43,11 +43,11 @@ def test_every_example_runs(
     folder.mkdir(exist_ok=True)
     monkeypatch.chdir(folder)
     if any("runs/ID" in line for line in shown):
-        run(["assess", str(shop())])
+        run(["assess", str(shop(system__data__train={"path": "rows.npz"}))])
         (made,) = (tmp_path / "runs").iterdir()
         made.rename(tmp_path / "runs" / "ID")
     elif verb not in FROM_NOTHING:
-        shop()
+        shop(system__data__train={"path": "rows.npz"})
     for line in shown:
         capsys.readouterr()
         code = run(shlex.split(line)[1:])
