@@ -40,6 +40,7 @@ EXTRACTION = {
     "why": "answers are sold",
     "knowledge": "scores",
     "goal": {"fidelity": "test"},
+    "capability": {"usd": 0.001, "usd_per_1000_queries": 2.0},
 }
 
 
@@ -122,7 +123,7 @@ def test_the_attacker_s_success_rate_is_judged(shop: Write) -> None:
     ("changed", "name", "words"),
     [
         ({"attackers__1": POISONING}, "supplier", "there are no training rows to poison; give system.data.train"),
-        ({"attackers__1": EXTRACTION}, "customer", "attackers of kind extraction are not built yet"),
+        ({"attackers__1": EXTRACTION}, "customer", "the attacker's money buys no answer"),
         ({**IMAGE, "attackers__0__change": {"patch": {"area": 0.1}}}, "anyone", "changes of kind patch are not built"),
         (
             {"attackers__0__change": {"l0": 3}, "attackers__0__knowledge": "scores"},
