@@ -25,6 +25,7 @@ _HOMES = {
     "certified": "certification.bounds",
     "Certificate": "certification.bounds",
     "assess": "assessment",
+    "certify": "assessment.certifying",
     "judge": "evidence.verdict",
     "targets": "",
     "samples": "",
@@ -93,6 +94,7 @@ if TYPE_CHECKING:
     from redan import targets as targets
     from redan import testing as testing
     from redan.assessment import assess as assess
+    from redan.assessment.certifying import certify as certify
     from redan.certification.bounds import Certificate as Certificate
     from redan.certification.bounds import certified as certified
     from redan.engine.fit import fit as fit

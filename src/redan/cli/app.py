@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from redan.cli.assess import assess
+from redan.cli.certify import certify
 from redan.cli.harden import harden
 from redan.cli.init import init
 from redan.cli.list import list_
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.command(short_help="Write a threat model from a few answers, or from a preset.")(init)
 app.command(short_help="Attack a model and judge it: pass, fail or inconclusive.")(assess)
 app.command(short_help="Show what assess would do, why, and what it would cost.")(plan)
+app.command(short_help="Prove which rows no attack can break: certified accuracy.")(certify)
 app.command(short_help="Train a model so that it holds against an attacker.")(harden)
 app.command("list", short_help="List attacks, techniques, standards and presets.")(list_)
 app.command(short_help="Render a run's report again, or compare it with a baseline.")(report)
