@@ -20,7 +20,7 @@ from redan.assessment.recipes import Method, recipe
 from redan.cli.app import run
 from redan.cli.harden import _alarm
 from redan.errors import SettingError
-from redan.hardening import Alarm, SmoothAdv
+from redan.hardening import Alarm, SmoothAdv, Watch
 from redan.hardening.loop import Loop
 from redan.perturbations.norms import L2, Linf
 from redan.threat.file import read
@@ -91,7 +91,7 @@ def _library(path: Path, out: Path, **how: Any) -> Outcome:
 
 @pytest.mark.parametrize("method", list(Method))
 def test_every_method_makes_it_hold_better(own: Write, tmp_path: Path, method: Method) -> None:
-    found = _library(own(), tmp_path / "out", method=method, epochs=12)
+    found = _library(own(), tmp_path / "out", method=method, epochs=12 if method is Method.IBP else 8)
     assert found.before.n == found.after.n == 24
     assert found.rows == 96
     assert found.after.robust > found.before.robust
@@ -119,7 +119,7 @@ def test_one_epoch_from_the_command_line_says_before_and_after_and_what_next(
     assert out.startswith("HARDENED  shop, by fgsm-rs against anyone (linf: 0.05)\n")
     assert "before" in out
     assert "of 24" in out
-    assert "alarm: it did not ring" in out
+    assert "alarm: the training was too short for it to look" in out
     assert "weights: out/weights.safetensors" in out
     assert f"redan assess {path}" in out
 
@@ -282,6 +282,32 @@ def test_trusted_rows_are_held_out_where_there_are_some(own: Write, tmp_path: Pa
     }
     told = [step.progress for step in seen if step.progress is not None]
     assert told[-1].batch == told[-1].batches == 8
+
+
+def test_the_alarm_says_how_often_it_looked(
+    own: Write, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = own()
+    assert _harden(path, tmp_path / "bounds", "--epochs", "1", "--method", "ibp") == 0
+    out = capsys.readouterr().out
+    assert "alarm: none is needed" in out
+    assert out.endswith(f"  redan certify {path}\n")
+    monkeypatch.setattr("redan.assessment.hardened._WATCH", Watch(every=2, rows=8))
+    assert _harden(path, tmp_path / "steps", "--epochs", "1", "--method", "fgsm-at") == 0
+    assert "alarm: it looked 3 times and did not ring" in capsys.readouterr().out
+    monkeypatch.setattr(Watch, "rings", lambda self, readings: len(readings) == 2)
+    assert _harden(path, tmp_path / "rung", "--epochs", "1", "--method", "fgsm-at") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "alarm in epoch 1: single steps leave" in out
+    assert "on with a stronger attack, Ascent(steps=2" in out
+
+
+def test_what_was_trained_for_a_proof_is_to_be_proven(own: Write, tmp_path: Path) -> None:
+    path = own(attackers__0__change={"l2": 0.2})
+    found = _library(path, tmp_path / "out", method=Method.SMOOTHADV, epochs=1)
+    assert found.within == "l2: 0.2"
+    assert found.proof == ("--method", "smoothing", "--sigma", "0.1")
+    assert _library(path, tmp_path / "other", epochs=1, epsilon=0.1).within == "l2: 0.1"
 
 
 def test_noise_has_a_size_of_its_own_in_each_norm() -> None:

@@ -23,10 +23,12 @@ from redan.assessment.recipes import Method, Recipe, recipe
 from redan.certification.certified_training import initialize
 from redan.errors import DataError, EvidenceError, SettingError
 from redan.evidence.statistics import Interval, interval
-from redan.hardening import EMA, Batch, Hardened, Objective, Progress, Shuffled, Training, harden, streams
+from redan.hardening import EMA, Batch, Hardened, Objective, Progress, Shuffled, Training, Watch, harden, streams
 from redan.hardening.intake import adam, placed
+from redan.hardening.objectives import is_armed
 from redan.hardening.saving import write
 from redan.hardening.training import METRICS, MODEL, STATE
+from redan.perturbations.norms import L2
 from redan.robustness import Mode, robust_accuracy
 from redan.targets import from_torch
 from redan.threat.file import read
@@ -36,6 +38,7 @@ __all__ = ["METRICS", "SETTINGS", "STATE", "WEIGHTS", "Accuracy", "Choice", "Out
 SETTINGS, WEIGHTS = "training.json", "weights.safetensors"
 _VERSION = 1
 _SAVE_EVERY = 100  # steps
+_WATCH = Watch()
 _DEFAULTS: dict[str, Any] = {"method": "pgd-at", "epochs": 30, "batch": 128, "seed": 0}
 
 
@@ -82,8 +85,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Outcome:
-    """What became of a model. rows: that it was trained on. held_out: where the others came from, in words. line: of
-    the threat-model file, with which it names the new weights."""
+    """What became of a model. rows: that it was trained on. held_out: where the others came from, in words. looks: how
+    often the alarm looked, None for methods without one. proof: what `redan certify` is told so that it proves what was
+    trained for, None where nothing can be. line: of the threat-model file, with which it names the new weights."""
 
     system: str
     attacker: str
@@ -94,7 +98,9 @@ class Outcome:
     before: Accuracy
     after: Accuracy
     hardened: Hardened
+    looks: int | None
     folder: Path
+    proof: tuple[str, ...] | None
     line: str
     notes: tuple[str, ...]
 
@@ -133,6 +139,7 @@ def harden_file(
         objective=how.objective,
         epochs=chosen["epochs"],
         average=None if chosen.get("ema") is None else EMA(decay=chosen["ema"]),
+        watch=_WATCH,
         save_every=_SAVE_EVERY,
         seed=chosen["seed"],
     )
@@ -174,7 +181,9 @@ def harden_file(
         before=before,
         after=_measured(found),
         hardened=made,
+        looks=made.epochs[-1].steps // _WATCH.every if is_armed(how.objective) else None,
         folder=folder,
+        proof=_proof(how, found),
         line=f"weights: {os.path.relpath(folder / WEIGHTS, loaded.folder)}",
         notes=_notes(how, found),
     )
@@ -259,11 +268,17 @@ def _measured(found: Scene) -> Accuracy:
     )
 
 
+def _proof(how: Recipe, found: Scene) -> tuple[str, ...] | None:
+    if how.sigma is not None and isinstance(found.within, L2):
+        return ("--method", "smoothing", "--sigma", f"{how.sigma:g}")
+    return None if how.bounds is None else ()
+
+
 def _notes(how: Recipe, found: Scene) -> tuple[str, ...]:
     """What a reader must know of the figures."""
     notes = found.notes
     if how.bounds is not None:
         notes += ("epochs were compared by the rows that interval bounds prove, rounding left out",)
     if how.sigma is not None:
-        notes += (f"this is the base classifier of a model that is smoothed with noise of {how.sigma:g}: smooth it",)
+        notes += (f"the model is one to be served with noise of {how.sigma:g}, and was measured without",)
     return notes

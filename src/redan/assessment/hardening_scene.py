@@ -109,7 +109,7 @@ def scene(
             raise DataError(f"{len(x)} training rows are too few to hold some out; give {_SHARE} at the least")
         at, rest = np.sort(order[:many]), np.sort(order[many:])
         held_x, held_y, x, y = x[at], y[at], x[rest], y[rest]
-        held_out = "of the training rows, held out"
+        held_out = "held out of the training rows"
     module, fed, code = _module(model, folder, x[:2], ranges, seed, trust)
     _answers(fed, x[:2], classes)
     rows = digest(x.tobytes() + y.tobytes() + held_x.tobytes() + held_y.tobytes())

@@ -167,6 +167,15 @@ def _alarm(alarm: Alarm) -> str:
     return f"{what}; {back}on with a stronger attack, {alarm.remedy}"
 
 
+def _silence(looks: int | None) -> str:
+    """Why no alarm rang."""
+    if looks is None:
+        return "alarm: none is needed, for this method has no inner attack that a model could learn to mislead"
+    if looks == 0:
+        return "alarm: the training was too short for it to look"
+    return f"alarm: it looked {looks:,} times and did not ring"
+
+
 def _show(found: Outcome, threat_model: Path, console: Console) -> None:
     """Before and after, what the alarm did, and what to do next."""
     made, before, after = found.hardened, found.before, found.after
@@ -192,12 +201,15 @@ def _show(found: Outcome, threat_model: Path, console: Console) -> None:
     for alarm in made.alarms:
         console.print(Text(_alarm(alarm)))
     if not made.alarms:
-        console.print(Text("alarm: it did not ring"))
+        console.print(Text(_silence(found.looks)))
     console.print()
     console.print(
         Text("next: put this line into system.model of the threat model, and judge the model on the test rows")
     )
-    for line in (found.line, shlex.join(["redan", "assess", str(threat_model)])):
+    lines = [found.line, shlex.join(["redan", "assess", str(threat_model)])]
+    if found.proof is not None:
+        lines.append(shlex.join(["redan", "certify", str(threat_model), *found.proof]))
+    for line in lines:
         console.print(Text(f"  {line}"), soft_wrap=True)
 
 
