@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from redan.assessment.provers import Cleanser, Exact, Smoothed, through_scale
 from redan.certification.smoothing import Smoothing
+from redan.certification.stopping import robust_at
 from redan.certification.trees import smallest_change
 from redan.formats.forest import Comparison, Forest, Precision, decided, scores
 from redan.perturbations.norms import L2, Linf
@@ -37,7 +38,8 @@ def test_the_smoothed_plane_is_certified_up_to_its_distance() -> None:
     assert found.certified.tolist() == [[False, False, True, True], [False, False, False, True]]
     assert found.right.tolist() == [[False, True, True, True]] * 2
     assert not found.broken.any()
-    assert 4 * 100 < found.asked[0] < 4 * prover.most([0.25])
+    clean, near = (robust_at(module, x[4 - n :], radius, prover.settings) for n, radius in ((4, 0.0), (3, 0.25)))
+    assert found.asked[0] == int(clean.samples.sum() + near.samples.sum()) < 4 * prover.most([0.25])
     assert 2 * 100 < found.asked[1] <= 2 * 4_100  # of the two rows that are left
 
 
