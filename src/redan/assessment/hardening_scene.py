@@ -54,6 +54,9 @@ class Scene:
 class Fed(nn.Module):
     """A module that is fed x · scale + shift, and whose probabilities, if it answers those, become logits."""
 
+    scale: Tensor | None
+    shift: Tensor | None
+
     def __init__(self, module: nn.Module, scale: Tensor | None, shift: Tensor | None, output: Output) -> None:
         super().__init__()
         self.module, self.output = module, output
