@@ -165,6 +165,16 @@ def test_limits_end_it_and_say_so(shop: Write) -> None:
     assert found.verdict is Verdict.INCONCLUSIVE
 
 
+def test_money_is_kept_to(shop: Write) -> None:
+    path = shop(
+        limits={"usd": 1.0},
+        attackers__0__knowledge="scores",
+        attackers__0__capability={"usd_per_1000_queries": 50.0},  # 20 answers
+    )
+    found = certify(path, workers=1)
+    assert (found.stopped, found.lines[0].n) == ("limits.usd", 16)
+
+
 def test_an_interrupt_keeps_the_rows_before(shop: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     whole = Bounds.__call__

@@ -62,10 +62,10 @@ def certify(
     method SMOOTHING, whose radii are L2: an L∞ attacker's is that of the L2 ball around the cube. workers: cores,
     instead of `run.workers`; 0 is all. watch is told for whom, and how far.
 
-    An interrupt, and the file's limits of seconds and queries, end it early: `stopped` says so, and what is known of
-    the rows before is returned. Rows that were not reached never help to pass. Raises NotCertifiableError for a model
-    of which the method can prove nothing, SettingError for settings that do not go together, and what `redan.assess`
-    raises for the file, the model and the data.
+    An interrupt, and the file's limits of seconds, queries and US dollars, end it early: `stopped` says so, and what is
+    known of the rows before is returned. Rows that were not reached never help to pass. Raises NotCertifiableError for
+    a model of which the method can prove nothing, SettingError for settings that do not go together, and what
+    `redan.assess` raises for the file, the model and the data.
     """
     loaded = read(Path(threat_model))
     model = loaded.model
@@ -86,7 +86,7 @@ def certify(
         raise NotCertifiableError("certificates are of one class a row, and this task has none; attack it instead")
     x, y = ready.built.x[:rows], ready.built.y[:rows]
     tallies = [_Tally(question=each) for each in questions(ready, asked, x)]
-    stopped = _worked(tallies, x, y, model.limits, asked, watch)
+    stopped = _worked(tallies, x, y, model.limits, ready.plan.price, asked, watch)
     alpha = None if smoothing is None else smoothing.alpha
     confidence = model.statistics.confidence
     lines = [line for tally in tallies for line in _lines(tally, asked.subject, alpha, confidence)]
@@ -114,6 +114,7 @@ def _worked(
     x: Tensor,
     y: Tensor,
     limits: OurLimits,
+    price: float,
     asked: Asked,
     watch: Callable[[str, Progress], None] | None,
 ) -> str | None:
@@ -128,6 +129,8 @@ def _worked(
                 return "limits.seconds"
             if limits.queries is not None and spent + most * len(y[part]) > limits.queries:
                 return "limits.queries"
+            if limits.usd is not None and (spent + most * len(y[part])) * price > limits.usd:
+                return "limits.usd"
             found = [tally.question.prover(x[part], y[part], tally.question.radii) for tally in tallies]
             spent += max(len(y[part]), sum(sum(each.asked) for each in found))
             for tally, each in zip(tallies, found, strict=True):
