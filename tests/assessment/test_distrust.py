@@ -15,6 +15,7 @@ import redan
 from redan.assessment.examinee import Examinee
 from redan.assessment.indicators import INDICATORS, examine
 from redan.assessment.indicators_attacks import Shown
+from redan.assessment.indicators_gradients import shattered
 from redan.assessment.retries import RETRIES
 from redan.assessment.session import Stage
 from redan.engine.block import Job
@@ -22,6 +23,7 @@ from redan.engine.intake import row_names
 from redan.engine.outcomes import Status
 from redan.engine.run import run
 from redan.errors import BrokenOffError
+from redan.evasion.pgd import PGD
 from redan.evidence.folder import RunFolder
 from redan.evidence.log import ExaminedLine, RetryLine, RowLine
 from redan.evidence.report import AttackerPart, Doubt, Report, Tried, Verdict
@@ -32,7 +34,7 @@ from redan.protocols import Access, Attack
 from redan.report.words import doubts, examined, retried
 from redan.robustness import Mode, attacks_of
 from redan.samples import fashion_mnist, model
-from redan.targets import from_torch
+from redan.targets import StraightThrough, from_torch
 from redan.testing import VICTIMS, DoesNothing
 
 Write = Callable[..., Path]
@@ -119,6 +121,20 @@ def test_an_honest_model_raises_nothing(name: str, within: Any) -> None:
 )
 def test_a_planted_victim_raises_what_it_hides(name: str, expected: set[str]) -> None:
     assert expected <= suspicious(examinee(masked(name), rows=32))
+
+
+def test_a_stand_in_is_not_held_to_the_slopes_of_answers_that_go_in_steps_but_must_not_turn() -> None:
+    def steps(x: Tensor) -> Tensor:
+        return (x * 7).round() / 7
+
+    def turning(x: Tensor) -> Tensor:
+        return torch.sin(3000 * x) / 3000
+
+    for instead, doubt in ((None, Doubt.OK), (turning, Doubt.SUSPICIOUS)):
+        net = nn.Sequential(StraightThrough(steps, instead), model("natural")).eval()
+        found = shattered(examinee(net, rows=24, attack=PGD(steps=2)))
+        assert found.status is doubt
+        assert "a declared stand-in is not held to the slopes" in found.detail
 
 
 def test_a_model_that_draws_is_asked_for_means_that_agree() -> None:

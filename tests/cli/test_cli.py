@@ -432,7 +432,7 @@ BAD: dict[str, tuple[dict[str, Any], Callable[[Path], None], str]] = {
     ),
     "small weights": ({f"{MODEL}__weights": "weights.safetensors"}, small_weights, "do not fit the module"),
     "another kind of model": ({MODEL: {"onnx": "model.onnx"}}, ready, "check system.model.onnx"),
-    "defenses": ({"system__defenses": [{"jpeg": {}}]}, ready, "system.defenses (jpeg) are not built yet"),
+    "defenses": ({"system__defenses": [{"jpeg": {}}]}, ready, "fits inputs of kind image, and they are tensor"),
     "training mode": ({"model": "Training"}, ready, "in training mode"),
     "no row right": ({"model": "Turned"}, ready, "no row is answered right"),
     "no usable answer": ({"model": "AlwaysNan"}, ready, "32 of 32 rows got no usable answer"),

@@ -26,6 +26,7 @@ KEYS = {
     "": {
         *("schema_version", "verdict", "exit_code", "reasons", "system", "classes", "requirements", "attackers"),
         *(
+            "defenses",
             "preflight",
             "plan",
             "standards",

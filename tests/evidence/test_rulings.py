@@ -76,7 +76,7 @@ def run(*, gate: bool = False, planned: int = 1000, family: str = "holm", confid
 def report(*attackers: dict[str, Any], run: dict[str, Any]) -> Report:
     empty = (
         *("reasons", "requirements", "risks", "preflight", "plan", "standards", "skipped", "errors"),
-        *("limits_hit", "shows_not", "classes"),
+        *("limits_hit", "shows_not", "classes", "defenses"),
     )
     return Report.model_validate(
         {

@@ -112,6 +112,7 @@ def report(*attackers: AttackerPart, confidence: float = 0.95, family: str = "ho
         exit_code=3,
         reasons=[],
         system="shop",
+        defenses=[],
         classes=["a", "b"],
         requirements=[],
         attackers=list(attackers),

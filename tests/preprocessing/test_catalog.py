@@ -12,9 +12,9 @@ from redan.preprocessing.catalog import TRANSFORMATIONS, Entry, defended, transf
 from redan.preprocessing.jpeg import JPEG
 from redan.preprocessing.non_local import NonLocalMeans
 from redan.preprocessing.resize_pad import Interpolation, ResizePad
+from redan.preprocessing.served import Behind
 from redan.preprocessing.thermometer import Code, Thermometer
-from redan.preprocessing.wrapped import Preprocessed
-from redan.targets import from_torch
+from redan.targets import TorchTarget, from_torch
 
 NEEDED: dict[str, dict[str, object]] = {
     "bit-depth": {"bits": 3},
@@ -40,6 +40,7 @@ def test_names_are_distinct() -> None:
 
 def test_settings_are_read_as_a_file_has_them() -> None:
     assert transformation_of("jpeg", {"quality": 30}) == JPEG(quality=30)
+    assert transformation_of("bit_depth", {"bits": 3}) == BitDepth(bits=3)
     assert transformation_of("bit-depth", {"bits": 3}, (0, 255)) == BitDepth(bits=3, bounds=(0, 255))
     assert transformation_of("non-local-means", {"strength": 2}) == NonLocalMeans(strength=2.0)
     assert transformation_of("thermometer", {"code": "one-hot"}) == Thermometer(code=Code.ONE_HOT)
@@ -50,7 +51,8 @@ def test_settings_are_read_as_a_file_has_them() -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [
-        ("jpg", {}, "no transformation named 'jpg'; redan knows bit-depth, median, non-local-means, jpeg"),
+        ("jpg", {}, "no transformation named 'jpg'; redan knows bit-depth, median, .*; did you mean 'jpeg'?"),
+        ("bit_deth", {"bits": 3}, "did you mean 'bit-depth'?"),
         ("jpeg", {"qualty": 75}, "no setting 'qualty'; it has quality; did you mean 'quality'"),
         ("jpeg", {"bounds": (0, 1)}, "no setting 'bounds'"),
         ("jpeg", {"quality": 200}, "from 1 to 95, got 200"),
@@ -71,5 +73,6 @@ def test_defenses_are_listed_from_the_model_outward() -> None:
     bare = from_torch(nn.Flatten().eval(), bounds=(0.0, 2.0))
     assert defended(bare) is bare
     served = defended(bare, [("jpeg", {"quality": 75}), ("bit-depth", {"bits": 3})])
-    assert isinstance(served, Preprocessed)
-    assert served.transformations == (BitDepth(bits=3, bounds=(0.0, 2.0)), JPEG(quality=75, bounds=(0.0, 2.0)))
+    assert isinstance(served, TorchTarget)
+    assert isinstance(served.module, Behind)
+    assert served.module.transformations == (BitDepth(bits=3, bounds=(0.0, 2.0)), JPEG(quality=75, bounds=(0.0, 2.0)))

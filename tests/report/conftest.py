@@ -93,6 +93,7 @@ def everything(reports: dict[Verdict, Report]) -> Report:
     document["requirements"][1].update(errors=2, undecided=1)
     document["preflight"][0].update(status="warn", detail="a third of the rows repeat", remedy="draw others")
     document["skipped"] = ["square"]
+    document["defenses"] = ["jpeg(quality=75)", "bit-depth(bits=3)"]
     document["errors"] = [{"attacker": first["name"], "reason": "connection reset", "rows": 2, "first": "00ff"}]
     document["limits_hit"] = ["seconds"]
     document["reasons"] = ["supplier: not built yet"]
@@ -359,6 +360,7 @@ def _poisoned(kind: str) -> Report:
                 | {"usd_per_success": None}
             ],
             **{"preflight": [], "plan": [], "standards": [], "skipped": [], "errors": [], "limits_hit": []},
+            "defenses": [],
             **{"calls": None, "shows_not": ["Another training may be poisoned more easily."]},
             "run": {
                 **{"id": "20260101T000000Z-abcdef", "folder": "runs/20260101T000000Z-abcdef", "seconds": 812.0},

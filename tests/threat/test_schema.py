@@ -352,9 +352,12 @@ def test_training_rows_are_named_as_test_rows_unless_said() -> None:
 
 
 def test_a_defense_has_a_name_and_settings() -> None:
-    first, second = load(system__defenses=[{"jpeg": {"quality": 75}}, {"bits": {}}]).system.defenses
+    system = load(system__defenses=[{"jpeg": {"quality": 75}}, {"bit_depth": {"bits": 3}}]).system
+    first, second = system.defenses
     assert (first.name, first.settings) == ("jpeg", {"quality": 75})
-    assert (second.name, second.settings) == ("bits", {})
+    assert (second.name, second.settings) == ("bit_depth", {"bits": 3})
+    assert system.served_behind == ["jpeg(quality=75)", "bit-depth(bits=3)"]
+    assert load().system.served_behind == []
     misfits: list[object] = [[{}], [{"a": {}, "b": {}}], ["jpeg"], [{"jpeg": 75}], {"jpeg": {}}]
     for wrong in misfits:
         assert "defenses" in refusal(system__defenses=wrong)

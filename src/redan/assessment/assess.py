@@ -88,7 +88,7 @@ def inspect(threat_model: str | PathLike[str], *, trust_pickle: bool = False) ->
             required=Requirement(at_least=max(rates), confidence=model.statistics.confidence) if rates else None,
         )
     )
-    varies = any(f.fired and f.level is Level.SWITCH for f in findings)
+    varies = built.target.stochastic or any(f.fired and f.level is Level.SWITCH for f in findings)
     return replace(_varying(ready, varies=varies), findings=findings)
 
 

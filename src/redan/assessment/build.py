@@ -19,17 +19,18 @@ from redan.assessment.imports import called, named
 from redan.assessment.models import Loading, Served, check_access, served
 from redan.assessment.rows import TASK, array_inputs, order_of, rows_of
 from redan.data.ranges import Ranges
-from redan.errors import NotBuiltError, ThreatModelError
+from redan.errors import ThreatModelError
 from redan.evidence.folder import digest
 from redan.goals import Task
 from redan.protocols import Attack
 from redan.targets import Target
 from redan.targets.surrogates import Ensemble, ensemble
 from redan.threat import system as said
-from redan.threat.attackers import Evasion, Knowledge
+from redan.threat.attackers import Evasion, Knowledge, Poisoning
 from redan.threat.inputs import TableInputs
 from redan.threat.schema import ThreatModel
 
+_BARE_VICTIMS = "victims of poisoning are judged without system.defenses: they answer untransformed inputs"
 _SHOWN = 64  # rows on which a model's gradients are shown to be its own
 
 
@@ -61,9 +62,6 @@ def build(model: ThreatModel, folder: Path, *, trust_pickle: bool = False) -> Bu
 
     trust_pickle: whether a pickled model may be read, which can run any code.
     """
-    if model.system.defenses:
-        kinds = ", ".join(sorted({str(next(iter(d.root))) for d in model.system.defenses}))
-        raise NotBuiltError(f"system.defenses ({kinds}) are not built yet; put them inside the model's forward")
     inputs, test = array_inputs(model), rows_of(model, folder, said.Split.TEST)
     assert test is not None  # noqa: S101  # the schema requires it
     rows, y, notes = test.samples.x, test.samples.y, test.notes
@@ -84,6 +82,8 @@ def build(model: ThreatModel, folder: Path, *, trust_pickle: bool = False) -> Bu
     if ranges is not None:
         notes = (*notes, "every column was scaled to its own range in the data: ε is a share of that range")
         x = ranges.unit(x)
+    if model.system.defenses and any(isinstance(a, Poisoning) for a in model.attackers):
+        notes = (*notes, _BARE_VICTIMS)
     return Built(
         target=main.target,
         surrogates={name: ensemble([each.target for each in held], main.target) for name, held in lent.items()},

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from redan.answers import Answers
 from redan.assessment.checks_gradients import leaning, step_of
 from redan.assessment.examinee import Examinee
 from redan.errors import AccessError
@@ -70,7 +71,8 @@ def zero(examinee: Examinee) -> Indication:
 def shattered(examinee: Examinee) -> Indication:
     """Gradients that are not the slopes of the answers around them, or that another point nearby turns around.
 
-    Nearby is a 32nd of the radius in a random direction: a climb takes longer steps.
+    Nearby is a 32nd of the radius in a random direction: a climb takes longer steps. A declared stand-in (BPDA) is no
+    slope of answers that go in steps, and is not held to them; it must not turn around either.
     """
     name, rows = "shattered-gradients", examinee.mixed
     found = examinee.slopes(rows)
@@ -79,6 +81,21 @@ def shattered(examinee: Examinee) -> Indication:
     if examinee.job.target.stochastic:
         return not_applicable(name, "answers vary by themselves, so slopes cannot be compared with them")
     x, answers = found
+    if examinee.job.target.surrogate:
+        detail = "a declared stand-in is not held to the slopes of the answers"
+    else:
+        n, false = int(answers.answered.sum()), int((answers.answered & _off(examinee, rows, x, answers)).sum())
+        detail = f"{false} of {n} rows have a gradient that is not the slope of the answers around a random point"
+        if n and p_at_least(false, n, _MISLED) <= _SURE:
+            return suspicious(name, detail)
+    nearby = examinee.nearby(x, rows, _NEARBY)
+    turned = int((_cosine(answers.gradient, examinee.ask(nearby, rows).gradient) < _TURNED).sum())
+    detail += f", {turned} another one a 32nd of the radius away"
+    return told(name, p_at_least(turned, len(rows), _MISLED) <= _SURE, detail)
+
+
+def _off(examinee: Examinee, rows: Tensor, x: Tensor, answers: Answers) -> Tensor:
+    """Rows whose margin does not rise along one direction as the gradient says: (R,) bool."""
     low, high = examinee.job.target.bounds
     slope = answers.gradient.nan_to_num().flatten(1)
     within = examinee.within
@@ -90,15 +107,7 @@ def shattered(examinee: Examinee) -> Indication:
     rise = goal.loss(goal.scores(tops)) - goal.loss(goal.scores(bottoms))
     promised = (slope * (above - below).flatten(1)).sum(1)
     floor = max(1e-5, 8 * torch.finfo(rise.dtype).eps) * float(answers.output.nan_to_num().abs().max())
-    off = answers.answered & ((rise - promised).abs() > promised.abs().clamp_min(floor * 2) / 2)
-    n, false = int(answers.answered.sum()), int(off.sum())
-    detail = f"{false} of {n} rows have a gradient that is not the slope of the answers around a random point"
-    if n and p_at_least(false, n, _MISLED) <= _SURE:
-        return suspicious(name, detail)
-    nearby = examinee.nearby(x, rows, _NEARBY)
-    turned = int((_cosine(answers.gradient, examinee.ask(nearby, rows).gradient) < _TURNED).sum())
-    detail += f", {turned} another one a 32nd of the radius away"
-    return told(name, p_at_least(turned, len(rows), _MISLED) <= _SURE, detail)
+    return (rise - promised).abs() > promised.abs().clamp_min(floor * 2) / 2
 
 
 def stochastic(examinee: Examinee) -> Indication:

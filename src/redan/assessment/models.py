@@ -23,6 +23,7 @@ from redan.formats.huggingface import load_huggingface
 from redan.formats.isolated import load_joblib_isolated
 from redan.formats.skops_file import load_skops
 from redan.formats.torch_files import load_export, load_torchscript
+from redan.preprocessing import behind, transformation_of
 from redan.protocols import Access
 from redan.targets import Output, Target, from_torch
 from redan.targets.affine import affine
@@ -242,7 +243,7 @@ def _on_unit(target: Target[Tensor], how: Loading) -> Target[Tensor]:
 
 
 def served(how: Loading) -> tuple[Served, Mapping[str, Sequence[Served]]]:
-    """The system's model, and the models that attackers hold instead of it, by the attacker's name.
+    """The system's model behind its defenses, and the bare models that attackers hold instead, by the attacker's name.
 
     Raises ThreatModelError for a surrogate that has no gradients: it is held to be climbed.
     """
@@ -257,7 +258,23 @@ def served(how: Loading) -> tuple[Served, Mapping[str, Sequence[Served]]]:
                         f"attackers[{i}].surrogates[{k}] shows {shows} alone, and a surrogate is climbed; name a model "
                         "with gradients"
                     )
-    return _served(how.model.system.model, how), lent
+    return _behind_defenses(_served(how.model.system.model, how), how), lent
+
+
+def _behind_defenses(model: Served, how: Loading) -> Served:
+    """The system's model as it is served; its digest stays its own, since the file's covers the defenses.
+
+    Raises TargetError for a defense that cannot work here, such as JPEG without Pillow: it is tried on one row.
+    """
+    said = how.model.system.defenses
+    if not said:
+        return model
+    made = [transformation_of(each.name, each.settings, model.target.bounds) for each in reversed(said)]
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        row = how.rows[:1].to(model.target.device, model.target.dtype)
+        for each in made:
+            row = each(row)
+    return replace(model, target=behind(model.target, made))
 
 
 def check_access(model: ThreatModel, target: Target[Tensor]) -> None:

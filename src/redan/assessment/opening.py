@@ -90,6 +90,7 @@ def first_line(
         id=id,
         started=datetime.now(UTC).isoformat(),
         system=model.system.name,
+        defenses=model.system.served_behind,
         classes=list(said) if isinstance(said, tuple) else [str(c) for c in range(said or 0)],
         ids=list(names),
         labels=built.y.tolist(),

@@ -109,8 +109,20 @@ def certified(
     return Certificate(found, found > 0, tuple(method for _, method in rows))
 
 
+def _transformations(target: Target[Tensor]) -> list[str]:
+    """What changes an input before the model sees it, by its name in the code."""
+    whole = [target, *(target.module.modules() if isinstance(target, TorchTarget) else ())]
+    return [type(stage).__name__ for part in whole for stage in getattr(part, "transformations", ())]
+
+
 def _certifiable(target: Target[Tensor]) -> TorchTarget:
     """The target, if bounds of it can mean something."""
+    before = _transformations(target)
+    if before:
+        raise NotCertifiableError(
+            f"bounds do not follow a transformation of the inputs ({', '.join(before)}), and do not hold behind it; "
+            "certify the bare model, which says nothing of what is served"
+        )
     if not isinstance(target, TorchTarget):
         kind = type(target).__name__
         raise NotCertifiableError(f"{kind} is no torch module, and only those have bounds; certify the module itself")

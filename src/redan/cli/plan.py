@@ -18,6 +18,7 @@ from redan.assessment.parts import plan_parts
 from redan.cli.progress import bars, span
 from redan.cli.trust import TrustPickle
 from redan.report.terminal import show_plan
+from redan.report.words import served
 from redan.threat.file import read
 from redan.threat.planner import Plan
 from redan.threat.planner import plan as make_plan
@@ -43,6 +44,8 @@ def plan(
     with suppress(BrokenPipeError, SystemExit):  # who reads us has left (| head)
         untested = {c.attacker.name: c.reason or "every attack was skipped" for c in steps.campaigns if not c.attacks}
         console = Console(highlight=False)
+        if defenses := loaded.model.system.served_behind:
+            console.print(Text(f"served: {served(defenses)}"), "")
         _show_poisoning(steps, console)
         _show_extraction(steps, loaded.model.extraction.copies, console)
         shown = {each.attacker.name for each in steps.poisonings} | {each.attacker.name for each in steps.extractions}

@@ -78,6 +78,8 @@ class RunLine(LogPart):
     id: str
     started: str
     system: str
+    defenses: list[str] = Field(default_factory=list)
+    """What is served with the model, in words, the outermost last; a log of before there were any has none."""
     classes: list[str]
     ids: list[str]
     """The name of each row, in the order in which rows are taken."""

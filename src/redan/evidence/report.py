@@ -333,6 +333,8 @@ class Report(Part):
     exit_code: int
     reasons: list[str]
     system: str
+    defenses: list[str]
+    """What transforms inputs before the model sees them, the outermost last; attacked as served."""
     classes: list[str]
     requirements: list[RequirementPart]
     attackers: list[AttackerPart]

@@ -165,6 +165,7 @@ class Summary:
             exit_code=Verdict.INCONCLUSIVE.exit_code,
             reasons=[],
             system=head.system,
+            defenses=head.defenses,
             classes=head.classes,
             requirements=[],
             attackers=parts,

@@ -16,10 +16,10 @@ from redan.preprocessing.jpeg import JPEG
 from redan.preprocessing.median import Median
 from redan.preprocessing.non_local import NonLocalMeans
 from redan.preprocessing.resize_pad import ResizePad
+from redan.preprocessing.served import behind
 from redan.preprocessing.thermometer import Thermometer
 from redan.preprocessing.total_variation import TotalVariation
 from redan.preprocessing.transformation import Transformation
-from redan.preprocessing.wrapped import Preprocessed
 from redan.targets.base import Target
 
 _BOX = "bounds"  # known of the system's inputs, and set nowhere else
@@ -89,6 +89,18 @@ TRANSFORMATIONS: tuple[Entry, ...] = (
 )
 
 
+def entry_of(name: str) -> Entry:
+    """The transformation of that name, in which `_` counts as `-`. Raises SettingError with the known names."""
+    meant = name.replace("_", "-")
+    known = [each.name for each in TRANSFORMATIONS]
+    for each in TRANSFORMATIONS:
+        if each.name == meant:
+            return each
+    near = get_close_matches(meant, known, 1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    raise SettingError(f"there is no transformation named '{name}'; redan knows {', '.join(known)}{hint}")
+
+
 def transformation_of(
     name: str, settings: Mapping[str, object], bounds: tuple[float, float] = (0.0, 1.0)
 ) -> Transformation:
@@ -99,11 +111,26 @@ def transformation_of(
     >>> transformation_of("jpeg", {"quality": 75})
     JPEG(quality=75, bounds=(0.0, 1.0))
     """
-    for each in TRANSFORMATIONS:
-        if each.name == name:
-            return each.make(settings, bounds)
-    known = ", ".join(each.name for each in TRANSFORMATIONS)
-    raise SettingError(f"there is no transformation named '{name}'; redan knows {known}")
+    return entry_of(name).make(settings, bounds)
+
+
+def described(name: str, settings: Mapping[str, object]) -> str:
+    """A transformation with all its settings, as a report names it. Raises SettingError as `transformation_of` does.
+
+    >>> described("bit_depth", {"bits": 3})
+    'bit-depth(bits=3)'
+    """
+    entry = entry_of(name)
+    made = entry.make(settings)
+    values = [(each, getattr(made, each)) for each in entry.settings]
+    said = ", ".join(f"{each}={_shown(value)}" for each, value in values)
+    return f"{entry.name}({said})"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Enum):
+        return str(value.value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def defended(target: Target[Tensor], defenses: Sequence[tuple[str, Mapping[str, object]]] = ()) -> Target[Tensor]:
@@ -112,7 +139,4 @@ def defended(target: Target[Tensor], defenses: Sequence[tuple[str, Mapping[str, 
     An input meets the last one first. Raises SettingError for names and settings that there are not, TargetError around
     an endpoint.
     """
-    if not defenses:
-        return target
-    stages = [transformation_of(name, settings, target.bounds) for name, settings in reversed(defenses)]
-    return Preprocessed(target=target, transformations=tuple(stages))
+    return behind(target, [transformation_of(name, settings, target.bounds) for name, settings in reversed(defenses)])

@@ -44,10 +44,11 @@ class JPEG:
             raise SettingError(f"the quality must be from 1 to 95, got {self.quality}; it is often 75")
 
     def shape(self, image: Shape) -> Shape:
+        _mode(image[0])
         return image
 
     def __call__(self, x: Tensor, /) -> Tensor:
-        mode, pillow = _mode(checked_images(x)), _pillow()
+        mode, pillow = _mode(checked_images(x).shape[1]), _pillow()
         unit = to_unit(x.detach(), self.bounds)
         whole = (unit * 255).round().clamp(0, 255).to(device="cpu", dtype=torch.uint8).movedim(1, -1).contiguous()
         images = [torch.from_numpy(self._read(image.numpy(), mode, pillow)) for image in whole]
@@ -65,13 +66,13 @@ class JPEG:
             return np.array(opened)
 
 
-def _mode(x: Tensor) -> str:
-    if x.shape[1] not in _MODES:
+def _mode(channels: int) -> str:
+    if channels not in _MODES:
         raise TargetError(
-            f"JPEG holds grey or red-green-blue images, and these have {x.shape[1]} channels; leave jpeg out of the "
+            f"JPEG holds grey or red-green-blue images, and these have {channels} channels; leave jpeg out of the "
             "defenses"
         )
-    return _MODES[x.shape[1]]
+    return _MODES[channels]
 
 
 def _pillow() -> Any:

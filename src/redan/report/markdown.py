@@ -20,6 +20,7 @@ from redan.report.words import (
     noted,
     percent,
     sentence,
+    served,
     sure,
     titled,
     worst_classes,
@@ -58,6 +59,8 @@ def render(report: Report) -> str:
 def _blocks(report: Report) -> Iterator[str]:
     yield f"## {_SIGNS[report.verdict]} {report.verdict.capitalize()}: {escaped(report.system)}"
     yield " ".join(escaped(sentence(line)) for line in headline(report))
+    if report.defenses:
+        yield f"**Served, and attacked:** {escaped(served(report.defenses))}"
     told = [sure(report, part) for part in report.requirements if part.verdict is report.verdict]
     if told:
         yield "**How sure:** " + " ".join(escaped(sentence(line)) for line in told)

@@ -177,6 +177,8 @@ def show(report: Report, console: Console) -> None:
     told: list[RenderableType] = [
         Text.assemble((report.verdict.upper(), _COLOR[report.verdict]), f"  {report.system}, {report.run.rows:,} rows")
     ]
+    if report.defenses:
+        told.append(Text(f"served, and attacked: {words.served(report.defenses)}"))
     if report.verdict is not Verdict.PASS:
         told.append(_listed("•", report.reasons))
     if report.requirements:

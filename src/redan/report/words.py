@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from redan.evidence.report import (
@@ -286,6 +286,11 @@ def calls(report: Report) -> list[str]:
     )
     money = "" if part.usd is None else f"; about {part.usd:,.2f} USD"
     return [f"the endpoint was sent {part.sent:,} requests: {', '.join(filter(None, ends))}{money}", *part.notes]
+
+
+def served(defenses: Sequence[str]) -> str:
+    """What an input meets on its way to the model's answer; defenses: in words, the outermost last."""
+    return " → ".join(("input", *reversed(defenses), "model"))
 
 
 def cautions(report: Report) -> list[str]:

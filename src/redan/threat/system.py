@@ -31,6 +31,7 @@ from redan.threat.parts import (
     shown,
     wrong,
 )
+from redan.threat.served import check_defenses, words_of
 
 __all__ = [
     "Data",
@@ -215,7 +216,7 @@ class System(Part):
     inputs: Inputs
     """What a row is."""
     defenses: Loose[tuple[Defense, ...]] = ()
-    """What is served with the model, outermost last; attacked as served."""
+    """Transformations of images that are served with the model, outermost last; attacked as served."""
     data: Data
     """The rows."""
     training: Training | None = None
@@ -254,6 +255,16 @@ class System(Part):
             allowed = "value" if regression else "logits, probabilities or labels"
             raise wrong(f"must be {allowed} for task: {self.task}, got '{self.output}'", "output")
         return self
+
+    @model_validator(mode="after")
+    def _defenses_fit(self) -> Self:
+        check_defenses(self.defenses, self.inputs, self.model)
+        return self
+
+    @property
+    def served_behind(self) -> list[str]:
+        """Each defense in words with all its settings, the outermost last."""
+        return words_of(self.defenses)
 
     @property
     def class_count(self) -> int | None:
