@@ -92,6 +92,7 @@ def test_no_one_change_of_rows_moves_a_certified_answer(copies: int) -> None:
     assert seen >= 3
 
 
+@pytest.mark.slow
 def test_no_two_changes_of_rows_move_an_answer_certified_for_two() -> None:
     rows = [(value / 3, int(value > 14)) for value in range(17)]
     clean = certify(nearest, made(rows), ASKED, Plan(parts=5), classes=3, seed=1)

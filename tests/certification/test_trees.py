@@ -382,7 +382,7 @@ def test_out_of_time_is_said_and_what_was_proven_holds(norm: Any) -> None:
 # -- attacks -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("trees", "share"), [(1, 0.6), (8, 0.8)])
+@pytest.mark.parametrize(("trees", "share"), [(1, 0.6), pytest.param(8, 0.8, marks=pytest.mark.slow)])
 def test_no_attack_wins_inside_and_square_wins_just_outside(trees: int, share: float) -> None:
     """In L∞ a ten-thousandth less than the exact distance nothing breaks; with as much more Square breaks most rows."""
     forest = grown(25, trees=trees, depth=4, inputs=6, columns=1)

@@ -89,7 +89,9 @@ def _library(path: Path, out: Path, **how: Any) -> Outcome:
     return harden_file(path, Choice(**settings), out=out)
 
 
-@pytest.mark.parametrize("method", list(Method))
+@pytest.mark.parametrize(
+    "method", [m if m in (Method.PGD_AT, Method.IBP) else pytest.param(m, marks=pytest.mark.slow) for m in Method]
+)
 def test_every_method_makes_it_hold_better(own: Write, tmp_path: Path, method: Method) -> None:
     found = _library(own(), tmp_path / "out", method=method, epochs=12 if method is Method.IBP else 8)
     assert found.before.n == found.after.n == 24

@@ -118,6 +118,7 @@ def test_what_cannot_be_is_refused() -> None:
             worth(blind_to_both(), x, y, within=Linf(EPSILON), naive=naive, joint=joint, aim=aim)
 
 
+@pytest.mark.slow
 def test_the_shipped_network_gains_nothing() -> None:
     """Mahalanobis on penultimate features sees some of what the naive attack found, and none of the joint one's.
 
