@@ -15,7 +15,7 @@ from redan.evidence.extraction_rates import EXTRACTION_RATES
 from redan.evidence.poison_rates import POISON_RATES
 from redan.evidence.rates import RATES, Count
 from redan.evidence.report import AttackerPart, IntervalPart, Report, RequirementPart, RunPart, Verdict
-from redan.evidence.requirement import Direction, Requirement
+from redan.evidence.requirement import Direction, Metric, Requirement
 from redan.evidence.statistics import holm
 
 
@@ -64,7 +64,8 @@ def _case(report: Report, requirement: Requirement) -> _Case:
         named = f"the report has no attacker named '{requirement.against}'"
         return _Case(requirement, None, named if metric.needs_attacker else "no row was measured")
     if not any(metric in known for known in (RATES, POISON_RATES, EXTRACTION_RATES)):
-        return _Case(requirement, None, f"{metric} is not built yet")
+        instead = "; `redan certify` judges it" if metric is Metric.CERTIFIED_ACCURACY else ""
+        return _Case(requirement, None, f"{metric} is not built yet in an assessment{instead}")
     if len(attackers) > 1:
         return _Case(requirement, None, "several attackers fit; say against which")
     (attacker,) = attackers
