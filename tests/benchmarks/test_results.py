@@ -24,6 +24,7 @@ OWED = {
     "soundness": {"verdict.e"},
     "targets": {"targets.e"},
     "poisoning": {f"poisoning.{part}" for part in "abcde"},
+    "extraction": {f"extraction.{part}" for part in "abcde"},
 }
 
 
@@ -101,7 +102,9 @@ def test_attacks_claims_follow_from_the_rows(monkeypatch: pytest.MonkeyPatch) ->
     assert there == [(cell.model, cell.contest.name, cell.contestant) for cell in every]
 
 
-@pytest.mark.parametrize("name", ["verdict", "beside", "passes", "distrust", "soundness", "targets", "poisoning"])
+@pytest.mark.parametrize(
+    "name", ["verdict", "beside", "passes", "distrust", "soundness", "targets", "poisoning", "extraction"]
+)
 def test_claims_of_the_verdict_follow_from_the_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "peers"))
