@@ -57,7 +57,12 @@ def claims(rows: Sequence[lab.Row]) -> list[harness.Claim]:
 def table(rows: Sequence[lab.Row]) -> str:
     """Every part's tables."""
     found = by_part(rows)
-    return "\n\n".join(f"### {title}\n\n{part.table(found[name])}" for name, (part, title) in PARTS.items())
+    return "\n\n".join(f"### {title}\n\n{_page(part.table(found[name]))}" for name, (part, title) in PARTS.items())
+
+
+def _page(table: str) -> str:
+    """A table as a page shows it: one that is drawn with spaces stays as it is."""
+    return table if "|" in table else f"```\n{table}\n```"
 
 
 def kept(part: lab.Part, folder: str) -> dict[str, lab.Row]:
