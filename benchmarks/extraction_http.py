@@ -81,7 +81,9 @@ def killed(seed: int) -> lab.Row:
     draw = random.Random(seed)  # noqa: S311  (no secret)
     moments = sorted(draw.sample(range(20, whole - 20), KILLS))
     with tempfile.TemporaryDirectory() as folder:
-        server, resume, done = _Served(Path(folder), seed=seed), (), []
+        server = _Served(Path(folder), seed=seed)
+        resume: tuple[str, ...] = ()
+        done: list[int] = []
         try:
             path = _threat_model(Path(folder), server.url)
             for moment in moments:

@@ -123,7 +123,7 @@ def shop(tmp_path: Path) -> Write:
             x = draw.random((count, 6)).astype(np.float32)
             np.savez(folder / f"{file}.npz", x=x, y=(x @ np.array(WEIGHT).T).argmax(1))
         (folder / "sold.py").write_text(MODEL)
-        told = {
+        told: dict[str, Any] = {
             "redan": 1,
             "system": {
                 "name": "owls",
@@ -245,6 +245,7 @@ def test_a_copy_is_used_and_compared_with_an_attack_without_one(shop: Write) -> 
     assert direct.queries_per_row == max(10, math.ceil((point.paid + used.queries) / 30))
     assert direct.attacks == ["hop-skip-jump"]
     assert used.usd == pytest.approx((point.paid + used.queries) * 2 / 1000)
+    assert used.usd is not None
     assert used.usd_per_success == pytest.approx(used.usd / (used.success.value * 30))
     assert report.verdict is Verdict.FAIL
 

@@ -60,7 +60,8 @@ def test_techniques_built_or_not(capsys: Captured) -> None:
     rows = json.loads(listed(capsys, "techniques", "--json"))
     assert {row["name"]: row["built"] for row in rows} == {
         **{entry.name: "yes" for entry in ATTACKS},
-        **{entry.name: "yes" for entry in (*POISONERS, *EXTRACTORS)},
+        **{entry.name: "yes" for entry in POISONERS},
+        **{entry.name: "yes" for entry in EXTRACTORS},
         **{each.name: "not yet" for each in PLANNED},
     }
     (pgd,) = [row for row in rows if row["name"] == "pgd"]

@@ -257,7 +257,7 @@ def test_a_copy_s_use_stands_beside_the_attack_without_one() -> None:
     assert used.usd == pytest.approx((999 + 200) * PRICE / 1000)
     assert used.usd_per_success == pytest.approx((999 + 200) * PRICE / 1000 / 60)
     exact = binomtest(40, 100).proportion_ci(0.95, method="exact")
-    assert (alone.low, alone.high) == (pytest.approx(exact.low), pytest.approx(exact.high))
+    assert [alone.low, alone.high] == pytest.approx([exact.low, exact.high])
     assert alone.usd_per_success == pytest.approx(2000 * PRICE / 1000 / 40)
     # 50 queries for each broken row without a copy, 200 / 60 with one that cost 999.
     assert alone.breaks_even == 22
