@@ -156,7 +156,16 @@ def test_the_strongest_copies_are_logged_with_what_they_cost(tracking: Any, repo
         **{"success": over(0.3, 0.5), "rows": 100, "errors": 0, "queries": 100.0, "usd": 3.3, "usd_per_success": 0.08}
     )
     point = BudgetPart(
-        **{"queries": 2000, "paid": 2000.0, "usd": 3.0, "days": 2.0, "copies": 2, "errors": 1, "undecided": 0},
+        **{
+            "queries": 2000,
+            "paid": 2000.0,
+            "usd": 3.0,
+            "days": 2.0,
+            "saves": 545.0,
+            "copies": 2,
+            "errors": 1,
+            "undecided": 0,
+        },
         compared=[of],
         transfer=use,
     )
