@@ -69,7 +69,7 @@ def no_module(shape, classes):
 
 def crumbling(shape, classes):
     if (HERE / "crumble").exists():
-        raise RuntimeError("no clay is left")
+        raise KeyError("no clay is left")
     return wide(shape, classes)
 
 
@@ -444,6 +444,17 @@ def test_a_replay_names_what_was_changed(
                         point["paid"] -= 1
             segment.write_text("".join(json.dumps(line) + "\n" for line in told))
     assert any(words in each for each in replay(folder, path).differences)
+
+
+def test_a_replay_asks_the_model_once_for_all_copies(shop: Write) -> None:
+    path = shop()
+    report = redan.assess(path)
+    (path.parent / "asked").unlink()
+    assert replay(report.run.folder, path).differences == ()
+    again = asked(path)
+    with np.load(path.parent / "test.npz") as test:
+        of_test = sum(int((again == row).all(1).sum()) for row in test["x"])
+    assert ROWS <= of_test < 2 * ROWS  # for both copies together
 
 
 def test_a_log_with_foreign_copies_is_refused(shop: Write) -> None:

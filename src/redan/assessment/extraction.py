@@ -16,7 +16,7 @@ from redan.assessment.extraction_scene import Ground
 from redan.assessment.extraction_use import direct, job_by_copy, shown, still_broken
 from redan.assessment.session import Prepared, Session, Stage
 from redan.engine.run import Progress
-from redan.errors import NotBuiltError, RedanError, SettingError
+from redan.errors import NotBuiltError, SettingError
 from redan.evidence.extraction_lines import Compared, CopyLine, CopyPoint, Transferred
 from redan.evidence.extraction_tally import ExtractionTally, Key
 from redan.evidence.folder import RunFolder
@@ -143,7 +143,7 @@ def _record(session: Session, desk: Desk, key: Key) -> None:
         raise
     except SettingError as error:
         line = line.model_copy(update={"error": str(error), "unfit": not number, "points": []})
-    except (RedanError, ArithmeticError, RuntimeError, ValueError) as error:
+    except Exception as error:  # of the user's own surrogate, as a rule
         line = line.model_copy(update={"error": f"{type(error).__name__}: {error}"[:300], "points": []})
     arrays |= desk.model.fresh() if is_remote(session.ready.built.target) else {}
     if arrays:

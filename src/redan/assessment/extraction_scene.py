@@ -159,14 +159,14 @@ def _row_pool(name: str, x: np.ndarray, built: Built, judged: JudgedRows) -> tup
             f"the pool's rows have the shape {tuple(rows.shape[1:])}, and the model's {tuple(built.x.shape[1:])}; they "
             "must be alike"
         )
-    asked = surrogates.in_box(judged.x, built.target.bounds)
-    known = set(customer.named(asked))
-    kept = [at for at, row in enumerate(customer.named(rows.double().float().double())) if row not in known]
+    bounds = built.target.bounds
+    known = set(customer.named(surrogates.in_box(judged.x, bounds)))
+    kept = [at for at, name in enumerate(customer.named(surrogates.in_box(rows, bounds))) if name not in known]
     if not kept:
         raise DataError(f"every row of {name} is one on which copies are judged; give others as extraction.pool")
     left = len(rows) - len(kept)
     words = f"{name}, {len(kept):,} rows" + (f" ({left:,} more are judged on, and not asked)" if left else "")
-    return RowPool(name=name, rows=rows[kept], bounds=built.target.bounds), words
+    return RowPool(name=name, rows=rows[kept], bounds=bounds), words
 
 
 def _trainer(loaded: Loaded, built: Built) -> tuple[Trainer, str]:

@@ -28,17 +28,23 @@ __all__ = ["copies_again"]
 def copies_again(ready: Prepared, folder: RunFolder, found: Summary) -> Iterator[str | None]:
     """For each copy, and each attack without one, what disagrees in a sentence; None where nothing does.
 
-    Agreement is counted again from both sides' saved answers, the model's are asked for again, and so are the inputs
-    that fooled it. The first copy of each extractor is made anew, but for a model behind calls, which cost, or one that
-    answers by chance. Raises EvidenceError for a threat model without an attacker of the run.
+    Agreement is counted again from both sides' saved answers, the model's are asked for again (once for all copies),
+    and so are the inputs that fooled it. The first copy of each extractor is made anew, but for a model behind calls,
+    which cost, or one that answers by chance. Raises EvidenceError for a threat model without an attacker of the run.
     """
     campaigns = {each.attacker.name: each for each in ready.plan.extractions}
     for name, tally in found.extractions.items():
         if name not in campaigns:
             raise EvidenceError(f"the threat model has no attacker '{name}'; give the run's own file")
+        target = ready.built.target
+        answers = {
+            rows: labels_of(target, each.x.to(target.device, target.dtype))
+            for rows, each in ready.grounds[name].judged.items()
+            if not target.stochastic
+        }
         for line in tally.copies.values():
             if line.error is None:
-                yield _copy(ready, campaigns[name], folder, line)
+                yield _copy(ready, campaigns[name], folder, line, answers)
         if tally.direct is not None:
             yield _used(ready, campaigns[name], folder, tally.direct, tally.direct.broken, "")
 
@@ -47,8 +53,14 @@ def _named(line: CopyLine | DirectLine) -> str:
     return f"copy {line.number} of {line.extractor}" if isinstance(line, CopyLine) else "the attack without a copy"
 
 
-def _copy(ready: Prepared, campaign: ExtractionCampaign, folder: RunFolder, line: CopyLine) -> str | None:
-    """What disagrees about one copy."""
+def _copy(
+    ready: Prepared,
+    campaign: ExtractionCampaign,
+    folder: RunFolder,
+    line: CopyLine,
+    answers: Mapping[str, Tensor],
+) -> str | None:
+    """What disagrees about one copy. answers: what the model says to the judged rows now, by their name."""
     if line.saved is None:
         return f"{_named(line)}: its answers were not kept, so nothing shows how it did"
     try:
@@ -65,7 +77,7 @@ def _copy(ready: Prepared, campaign: ExtractionCampaign, folder: RunFolder, line
         compared = told.compared.get(name)
         if compared is None or (agreeing, int(answered.sum())) != (compared.agreeing, compared.n):
             return f"{_named(line)}: its saved answers give another agreement on the {name} rows"
-        if not torch.equal(labels_of(ready.built.target, rows.x.to(ready.built.target.dtype)), theirs):
+        if name in answers and not torch.equal(answers[name], theirs):
             return f"the model answers the {name} rows otherwise than it did to {_named(line)}"
     if told.transferred is not None:
         odd = _used(ready, campaign, folder, line, told.transferred.broken, "transfer.")

@@ -113,10 +113,11 @@ class ExtractionTally:
     def cost_of_success(self, confidence: float) -> tuple[float | None, float | None]:
         """What the strongest extractor's whole budget came to: answers, and US dollars for each broken input (of a copy
         that is wanted for itself: for the copy)."""
-        found = [each for each in self._extractors(confidence, cut=False) if each.name == self.strongest(confidence)]
-        if not found or not found[0].points:
+        extractors = self._extractors(confidence, cut=False)
+        strongest = _strongest(extractors, self.about)
+        point = next((each.points[0] for each in extractors if each.name == strongest), None)
+        if point is None:
             return None, None
-        point = found[0].points[0]
         return point.paid, point.usd if point.transfer is None else point.transfer.usd_per_success
 
     def _extractors(self, confidence: float, *, cut: bool) -> list[ExtractorPart]:
@@ -217,18 +218,15 @@ class ExtractionTally:
         return max(1, math.ceil(fmean(paid for paid, _ in used) / saved)) if saved > 0 else None
 
     def _milestone(self, points: Sequence[BudgetPart], share: float) -> MilestonePart:
-        means = [(point, mean) for point in points if (mean := self._fidelity(point)) is not None]
-        reached = min((point for point, mean in means if mean.value >= share), key=lambda p: p.paid, default=None)
+        means = [(point, mean) for point in points if (mean := reached(point, "fidelity", self.about.rows)) is not None]
+        least = min((point for point, mean in means if mean.value >= share), key=lambda p: p.paid, default=None)
         shown = min((point for point, mean in means if mean.low >= share), key=lambda p: p.paid, default=None)
         return MilestonePart(
             share=share,
-            queries=None if reached is None else round(reached.paid),
+            queries=None if least is None else round(least.paid),
             shown=None if shown is None else round(shown.paid),
-            usd=None if reached is None else reached.usd,
+            usd=None if least is None else least.usd,
         )
-
-    def _fidelity(self, point: BudgetPart) -> MeanPart | None:
-        return next((each.fidelity for each in point.compared if each.rows == self.about.rows), None)
 
     def _usd(self, queries: float) -> float | None:
         price = self.head.usd_per_1000_queries
