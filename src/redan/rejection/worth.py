@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +16,8 @@ from redan.engine.intake import checked_rows, row_names
 from redan.engine.outcomes import Outcomes, Status
 from redan.engine.run import checked_eot, fits_rows, run
 from redan.errors import SettingError
-from redan.evidence.paired import Change, Comparison, compare
+from redan.evidence.gain import MARGIN, Gain, Held, gained, paired
+from redan.evidence.paired import Comparison
 from redan.evidence.statistics import Interval, interval
 from redan.goals import Aim, Untargeted
 from redan.goals.task import Task
@@ -25,17 +25,6 @@ from redan.protocols import Attack, Bounded, in_turn
 from redan.rejection.goal import Undetected
 from redan.rejection.refusing import Refusing, refused
 from redan.targets import Target
-
-
-class Gain(StrEnum):
-    """What is shown of a detector, with the joint attack's rows."""
-
-    GAIN = "gain"
-    """More rows hold than of the bare model, beyond noise, and by more than the margin for all that is known."""
-    NO_GAIN = "no gain"
-    """The gain, if there is any, is no larger than the margin."""
-    NOT_SHOWN = "not shown"
-    """These rows tell neither."""
 
 
 class Rate(NamedTuple):
@@ -82,7 +71,7 @@ def worth(
     naive: Sequence[Attack[Any, Any]],
     joint: Sequence[Attack[Any, Any]],
     aim: Aim | None = None,
-    margin: float = 0.05,
+    margin: float = MARGIN,
     level: float = 0.05,
     seed: int = 0,
     eot: int = 1,
@@ -132,8 +121,12 @@ def worth(
     holds_naive = known.right & ~passed & ~failed
     holds_joint = holds_naive & (known.status == Status.ROBUST)
     open_bare, open_known = _open(bare), (_open(known) & (known.right & ~passed)) | failed
-    least = _verdict(holds_bare | open_bare, holds_joint, level, margin)
-    most = _verdict(holds_bare, holds_joint | open_known, level, margin)
+    verdict = gained(
+        Held(holds_bare.tolist(), open_bare.tolist()),
+        Held(holds_joint.tolist(), open_known.tolist()),
+        level=level,
+        margin=margin,
+    )
     return Worth(
         false_positive_rate=served.rate,
         clean_bare=_rate(bare.right),
@@ -142,9 +135,9 @@ def worth(
         bare=_rate(holds_bare),
         naive=_rate(holds_naive),
         joint=_rate(holds_joint),
-        compared=_compared(holds_bare, holds_joint),
+        compared=paired(holds_bare.tolist(), holds_joint.tolist()),
         undecided=int((open_bare | open_known).sum()),
-        verdict=least if least is most else Gain.NOT_SHOWN,
+        verdict=verdict,
     )
 
 
@@ -167,17 +160,3 @@ def _open(found: Outcomes) -> Tensor:
 def _rate(held: Tensor) -> Rate:
     k, n = int(held.sum()), len(held)
     return Rate(k, n, interval(k, n))
-
-
-def _compared(before: Tensor, now: Tensor) -> Comparison:
-    return compare(enumerate(before.tolist()), enumerate(now.tolist()))
-
-
-def _verdict(bare: Tensor, joint: Tensor, level: float, margin: float) -> Gain:
-    """What taking the detector away would lose is what it gains."""
-    match _compared(joint, bare).change(level, margin):
-        case Change.NOT_WORSE:
-            return Gain.NO_GAIN
-        case Change.WORSE:
-            return Gain.GAIN
-    return Gain.NOT_SHOWN
