@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from redan.assessment.detecting import guarded
 from redan.assessment.imports import called, named
-from redan.assessment.models import Loading, Served, check_access, served
+from redan.assessment.models import Bare, Loading, Served, check_access, served
 from redan.assessment.rows import TASK, array_inputs, order_of, rows_of
 from redan.data.ranges import Ranges
 from redan.errors import ThreatModelError
+from redan.evidence.detected import DetectorHead
 from redan.evidence.folder import digest
 from redan.goals import Task
 from redan.protocols import Attack
@@ -30,7 +32,9 @@ from redan.threat.attackers import Evasion, Knowledge, Poisoning
 from redan.threat.inputs import TableInputs
 from redan.threat.schema import ThreatModel
 
-_BARE_VICTIMS = "victims of poisoning are judged without system.defenses: they answer untransformed inputs"
+_BARE_VICTIMS = (
+    "victims of poisoning are judged without system.defenses and system.detector: they answer all inputs as they are"
+)
 _SHOWN = 64  # rows on which a model's gradients are shown to be its own
 
 
@@ -49,6 +53,8 @@ class Built:
     data_digest: str | None
     notes: tuple[str, ...]
     ranges: Ranges | None = None  # that columns were scaled by
+    detector: DetectorHead | None = None  # what `target` refuses by
+    bare: tuple[Bare, ...] = ()  # models without what is served with the system's, to compare it with
 
 
 def _digest_of(found: Sequence[Served]) -> str | None:
@@ -68,25 +74,27 @@ def build(model: ThreatModel, folder: Path, *, trust_pickle: bool = False) -> Bu
     order = order_of(model, len(rows))
     ranges = Ranges.of(rows) if isinstance(inputs, TableInputs) and inputs.bounds is None else None
     x = np.ascontiguousarray(rows[order])
-    main, lent = served(
-        Loading(
-            model=model,
-            folder=folder,
-            rows=torch.from_numpy(x[:_SHOWN]),
-            ranges=ranges,
-            climbed=any(isinstance(a, Evasion) and a.knowledge is Knowledge.GRADIENTS for a in model.attackers),
-            trust=trust_pickle,
-        )
+    how = Loading(
+        model=model,
+        folder=folder,
+        rows=torch.from_numpy(x[:_SHOWN]),
+        ranges=ranges,
+        climbed=any(isinstance(a, Evasion) and a.knowledge is Knowledge.GRADIENTS for a in model.attackers),
+        trust=trust_pickle,
     )
-    check_access(model, main.target)
+    unguarded, bare, lent = served(how)
+    check_access(model, unguarded.target)
     if ranges is not None:
         notes = (*notes, "every column was scaled to its own range in the data: ε is a share of that range")
         x = ranges.unit(x)
-    if model.system.defenses and any(isinstance(a, Poisoning) for a in model.attackers):
+    main, detector = guarded(unguarded, how, torch.from_numpy(x))
+    if (model.system.defenses or detector is not None) and any(isinstance(a, Poisoning) for a in model.attackers):
         notes = (*notes, _BARE_VICTIMS)
     return Built(
         target=main.target,
-        surrogates={name: ensemble([each.target for each in held], main.target) for name, held in lent.items()},
+        bare=bare,
+        detector=detector,
+        surrogates={name: ensemble([each.target for each in held], unguarded.target) for name, held in lent.items()},
         task=TASK[model.system.task],
         x=torch.from_numpy(x),
         y=torch.from_numpy(y[order]),

@@ -197,7 +197,7 @@ def _module(
     how = Loading(model=alone, folder=folder, rows=rows, ranges=None, climbed=False, trust=trust)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        made, _ = served(how)
+        made = served(how).main
     target = made.target
     if not isinstance(target, TorchTarget):
         raise TargetError("system.model is no torch module; name a factory that returns one")

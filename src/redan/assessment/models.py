@@ -6,7 +6,7 @@ code. What can (a pickle) is read only where the caller said so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from redan.assessment.imports import called, named
 from redan.assessment.weights import content_digest, load_weights, module_digest
 from redan.data.ranges import Ranges
+from redan.ensembles import Combine, Together, together
 from redan.errors import NotBuiltError, TargetError, ThreatModelError
+from redan.evidence.folder import digest
 from redan.formats.checkpoint import load_checkpoint
 from redan.formats.huggingface import load_huggingface
 from redan.formats.isolated import load_joblib_isolated
@@ -36,11 +38,13 @@ from redan.threat.attackers import Evasion, Knowledge
 from redan.threat.model import (
     Checkpoint,
     Endpoint,
+    Ensemble,
     Export,
     Factory,
     Http,
     HuggingFace,
     Joblib,
+    Members,
     Model,
     Onnx,
     Sklearn,
@@ -58,6 +62,14 @@ class Served:
 
     target: Target[Tensor]
     digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """A model without what is served with it, by a name that completes "beside …"."""
+
+    name: str
+    target: Target[Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +223,18 @@ def _device(name: str) -> torch.device:
         raise ThreatModelError(f"run.device '{name}' is not there; use auto or cpu") from error
 
 
+def _together(said: Members, how: Loading) -> Served:
+    """Several models as one; its digest covers all of them, in their order."""
+    found = [_served(each, how) for each in said.members]
+    target = together([each.target for each in found], Combine[said.combine.name])
+    return Served(target, digest("\n".join([said.combine, *(each.digest or "" for each in found)]).encode()))
+
+
 def _served(model: Model, how: Loading) -> Served:
     """One model of the file, taking what the system takes."""
+    match model:
+        case Ensemble(ensemble=said):
+            return _together(said, how)
     made = _module(model, how)
     if made is not None:
         inner: Target[Tensor] = from_torch(
@@ -242,8 +264,19 @@ def _on_unit(target: Target[Tensor], how: Loading) -> Target[Tensor]:
     return affine(target, torch.from_numpy(how.ranges.width), torch.from_numpy(how.ranges.low), (0.0, 1.0))
 
 
-def served(how: Loading) -> tuple[Served, Mapping[str, Sequence[Served]]]:
-    """The system's model behind its defenses, and the bare models that attackers hold instead, by the attacker's name.
+class Models(NamedTuple):
+    """All models of a file. main: the system's behind its defenses. bare: the system's without them, if it has any.
+
+    lent: the bare models that attackers hold instead, by the attacker's name.
+    """
+
+    main: Served
+    bare: tuple[Bare, ...]
+    lent: Mapping[str, Sequence[Served]]
+
+
+def served(how: Loading) -> Models:
+    """The models of a file.
 
     Raises ThreatModelError for a surrogate that has no gradients: it is held to be climbed.
     """
@@ -258,7 +291,17 @@ def served(how: Loading) -> tuple[Served, Mapping[str, Sequence[Served]]]:
                         f"attackers[{i}].surrogates[{k}] shows {shows} alone, and a surrogate is climbed; name a model "
                         "with gradients"
                     )
-    return _behind_defenses(_served(how.model.system.model, how), how), lent
+    alone = _served(how.model.system.model, how)
+    return Models(_behind_defenses(alone, how), tuple(_bare(alone.target, how)), lent)
+
+
+def _bare(alone: Target[Tensor], how: Loading) -> Iterator[Bare]:
+    """The model without what is served with it; of an ensemble, each member."""
+    if how.model.system.defenses or how.model.system.detector is not None:
+        yield Bare("the model alone", alone)
+    match alone:
+        case Together(members=members):
+            yield from (Bare(f"member {number} alone", member) for number, member in enumerate(members, 1))
 
 
 def _behind_defenses(model: Served, how: Loading) -> Served:

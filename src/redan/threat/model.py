@@ -15,13 +15,16 @@ from redan.threat.parts import Count, File, Import, Loose, Name, Part, Positive,
 __all__ = [
     "Auth",
     "Checkpoint",
+    "Combine",
     "Endpoint",
+    "Ensemble",
     "Export",
     "Factory",
     "Http",
     "HttpProtocol",
     "HuggingFace",
     "Joblib",
+    "Members",
     "Model",
     "Onnx",
     "Sklearn",
@@ -201,7 +204,7 @@ class Http(Part):
     """The endpoint."""
 
 
-Model: TypeAlias = Annotated[
+_Single: TypeAlias = (
     Annotated[Factory, Tag("@Factory")]
     | Annotated[TorchScript, Tag("@TorchScript")]
     | Annotated[Export, Tag("@Export")]
@@ -211,7 +214,49 @@ Model: TypeAlias = Annotated[
     | Annotated[HuggingFace, Tag("@HuggingFace")]
     | Annotated[Checkpoint, Tag("@Checkpoint")]
     | Annotated[Joblib, Tag("@Joblib")]
-    | Annotated[Http, Tag("@Http")],
-    by_key(Factory, TorchScript, Export, Onnx, Sklearn, Trees, HuggingFace, Checkpoint, Joblib, Http),
-]
+    | Annotated[Http, Tag("@Http")]
+)
+_SINGLE = (Factory, TorchScript, Export, Onnx, Sklearn, Trees, HuggingFace, Checkpoint, Joblib, Http)
+
+
+class Combine(StrEnum):
+    """How several models' answers become one."""
+
+    LOGITS = "logits"
+    """The mean of their logits, or of whatever else they answer."""
+    PROBABILITIES = "probabilities"
+    """The mean of their probabilities: none counts for more than another."""
+    VOTES = "votes"
+    """The class that most of them choose."""
+
+
+class Members(Part):
+    """Several models of one task, which take the same inputs and answer the same classes in the same order."""
+
+    members: Annotated[Loose[tuple[Annotated[_Single, by_key(*_SINGLE)], ...]], Field(min_length=2)]
+    """The models, two at least, each written as `system.model`; not behind an endpoint."""
+    combine: Loose[Combine] = Combine.PROBABILITIES
+    """How their answers become one."""
+
+    @field_validator("members")
+    @classmethod
+    def _here(cls, value: tuple[_Single, ...]) -> tuple[_Single, ...]:
+        for i, member in enumerate(value):
+            if isinstance(member, Http):
+                raise wrong(
+                    "is refused in an ensemble: at an endpoint every call is counted and paid for; serve the ensemble "
+                    "there as a whole and name that address, or leave the member out",
+                    *(i, "http"),
+                )
+        return value
+
+
+class Ensemble(Part):
+    """Several models that are served as one, and attacked as one."""
+
+    ensemble: Members
+    """The models, and how their answers become one."""
+
+
+Model: TypeAlias = Annotated[_Single | Annotated[Ensemble, Tag("@Ensemble")], by_key(*_SINGLE, Ensemble)]
 """A model: exactly one of the kinds."""

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol, Self
+
+from pydantic import ConfigDict, RootModel, model_validator
 
 from redan.errors import SettingError, TargetError
 from redan.preprocessing import Transformation, described, transformation_of
 from redan.threat.inputs import ImageInputs, InputKind, Inputs
 from redan.threat.model import Http, Model
 from redan.threat.parts import Settings, wrong
+
+
+class Defense(RootModel[Mapping[str, Settings]]):
+    """One defense that is served with the model, written `{name: settings}`."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if len(self.root) != 1:
+            raise wrong(f"must be one {{name: settings}} each, got {len(self.root)} names")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What the defense is called in the list of defenses."""
+        return next(iter(self.root))
+
+    @property
+    def settings(self) -> Settings:
+        """Its settings by name."""
+        return self.root[self.name]
 
 
 class Named(Protocol):

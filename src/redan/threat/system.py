@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Self, TypeAlias
 
 from pydantic import (
-    ConfigDict,
     Field,
-    RootModel,
     Strict,
     Tag,
     ValidationInfo,
@@ -17,21 +14,21 @@ from pydantic import (
     model_validator,
 )
 
+from redan.threat.detectors import Detector, check_detector, detector_words
 from redan.threat.inputs import Inputs
-from redan.threat.model import Model
+from redan.threat.model import Combine, Ensemble, Members, Model
 from redan.threat.parts import (
     File,
     Import,
     Loose,
     Name,
     Part,
-    Settings,
     Share,
     by_type,
     shown,
     wrong,
 )
-from redan.threat.served import check_defenses, words_of
+from redan.threat.served import Defense, check_defenses, words_of
 
 __all__ = [
     "Data",
@@ -91,28 +88,6 @@ class Impacts(Part):
     """Of training rows that were tampered with."""
     extraction: Loose[Impact] | None = None
     """Of a stolen copy of the model."""
-
-
-class Defense(RootModel[Mapping[str, Settings]]):
-    """One defense that is served with the model, written `{name: settings}`."""
-
-    model_config = ConfigDict(frozen=True, strict=True)
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if len(self.root) != 1:
-            raise wrong(f"must be one {{name: settings}} each, got {len(self.root)} names")
-        return self
-
-    @property
-    def name(self) -> str:
-        """What the defense is called in the list of defenses."""
-        return next(iter(self.root))
-
-    @property
-    def settings(self) -> Settings:
-        """Its settings by name."""
-        return self.root[self.name]
 
 
 class Split(StrEnum):
@@ -217,6 +192,8 @@ class System(Part):
     """What a row is."""
     defenses: Loose[tuple[Defense, ...]] = ()
     """Transformations of images that are served with the model, outermost last; attacked as served."""
+    detector: Detector | None = None
+    """What refuses suspicious inputs, outside of all defenses; attacked as served. Absent: everything is answered."""
     data: Data
     """The rows."""
     training: Training | None = None
@@ -261,10 +238,42 @@ class System(Part):
         check_defenses(self.defenses, self.inputs, self.model)
         return self
 
+    @model_validator(mode="after")
+    def _ensemble_fits(self) -> Self:
+        match self.model:
+            case Ensemble(ensemble=Members(combine=combine)) if combine is not Combine.LOGITS:
+                if self.task is not Task.CLASSIFICATION:
+                    raise wrong(
+                        f"must be logits for task: {self.task}, which is then the mean of what the models answer; "
+                        f"{combine} are of classes that exclude each other",
+                        *("model", "ensemble", "combine"),
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _detector_fits(self) -> Self:
+        if self.detector is not None:
+            check_detector(
+                self.detector,
+                self.inputs,
+                self.model,
+                scores=self.task is Task.CLASSIFICATION and self.output is not Output.LABELS,
+                train=self.data.train is not None,
+                trusted=self.data.trusted is not None,
+            )
+            for split in (Split.TEST, Split.TRAIN):
+                if self.data.trusted == getattr(self.data, split):
+                    raise wrong(
+                        f"names the rows of system.data.{split}: the detector's threshold needs clean rows of its own",
+                        *("data", "trusted"),
+                    )
+        return self
+
     @property
     def served_behind(self) -> list[str]:
-        """Each defense in words with all its settings, the outermost last."""
-        return words_of(self.defenses)
+        """Each defense in words with all its settings, the outermost last; a detector is outermost."""
+        told = [] if self.detector is None else [f"refuses by {detector_words(self.detector)}"]
+        return [*words_of(self.defenses), *told]
 
     @property
     def class_count(self) -> int | None:
