@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -98,6 +99,7 @@ class Oracle:
         """eot: draws of a stochastic target that a gradient is averaged over; each is a query."""
         self._eot = eot
         self._target, self._classes = target, classes
+        self._climbed = target  # whose gradients are shown
         self._cap, self._price = capability.queries_per_row, capability.price
         self._purse, self._micro = purse, max(smallest(), micro)
         self.watch: Callable[[], None] | None = None  # called after each answer: progress
@@ -116,7 +118,16 @@ class Oracle:
     @property
     def rounds(self) -> bool:
         """Whether scores that come with gradients may differ from the target's own by rounding."""
-        return rounds(self._target)
+        return rounds(self._climbed)
+
+    @contextmanager
+    def climbing(self, instead: Target[Tensor] | None) -> Iterator[None]:
+        """Within it gradients are those of a target that answers alike and has others; None: the target's own."""
+        self._climbed = self._target if instead is None else instead
+        try:
+            yield
+        finally:
+            self._climbed = self._target
 
     def gone(self) -> Tensor:
         """Rows that get no answer any more: (pool,) bool."""
@@ -165,7 +176,8 @@ class Oracle:
         admitted = self._admit(ids, draws)
         everyone = bool(admitted.all())
         paid, shown, aim = (ids, x, goal) if everyone else take(admitted, ids, x, goal)
-        once = partial(evaluate, self._target, shown, micro=self._micro, goal=aim, loss=loss, classes=self._classes)
+        asked = self._target if loss is None else self._climbed
+        once = partial(evaluate, asked, shown, micro=self._micro, goal=aim, loss=loss, classes=self._classes)
         answers = averaged(once, draws)
         columns = 0 if loss is None else 1 if answers.gradient.dim() == x.dim() else answers.gradient.shape[1]
         self._bill(paid, draws, draws * columns)

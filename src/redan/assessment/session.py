@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from redan.assessment.build import Built
 from redan.assessment.extraction_scene import Ground
+from redan.assessment.meeting import evened, lent_to, wanted
+from redan.assessment.models import Bare
 from redan.assessment.opening import digests
 from redan.assessment.preflight import Finding
 from redan.assessment.workshop import Workshop
@@ -16,6 +18,7 @@ from redan.engine.block import Job
 from redan.engine.run import Progress
 from redan.errors import SettingError
 from redan.evidence.folder import RunFolder, digest
+from redan.evidence.log import Line
 from redan.evidence.summary import Summary
 from redan.oracle import Purse
 from redan.robustness import Mode, eot_of
@@ -74,9 +77,32 @@ class Session:
     workers: int
     watch: Callable[[Stage], None] | None
 
+    def write(self, *lines: Line) -> None:
+        """Write lines to the log, and count them."""
+        self.folder.append(*lines)
+        self.summary.see(*lines)
+
 
 def job_of(ready: Prepared, campaign: Campaign, rows: Sequence[int]) -> Job:
     """One attacker's attacks on some of the rows. Raises SettingError for an attacker who is not built yet."""
+    target, job = ready.built.target, _plain(ready, campaign, rows)
+    even = evened(target) if campaign.leveled else None
+    return replace(
+        job,
+        attacks=campaign.served,
+        aim=wanted(target, campaign.aim),
+        surrogates=lent_to(target, job.surrogates),
+        instead={} if even is None else {name: even for name, _ in campaign.leveled},
+    )
+
+
+def bare_job_of(ready: Prepared, campaign: Campaign, bare: Bare, rows: Sequence[int]) -> Job:
+    """The same attacker on a model without what is served: their plain attacks and goal. Raises like `job_of`."""
+    return replace(_plain(ready, campaign, rows), target=bare.target)
+
+
+def _plain(ready: Prepared, campaign: Campaign, rows: Sequence[int]) -> Job:
+    """An attacker who knows of nothing that is served with the model."""
     if campaign.within is None:
         raise SettingError(f"{campaign.attacker.name}: {campaign.reason}")
     built, here = ready.built, torch.tensor(rows, device=ready.built.x.device, dtype=torch.int64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -44,6 +44,8 @@ class Job:
     seed: int = 0
     surrogates: Ensemble | None = None  # whose gradients and scores the attacker sees, instead of the target's
     eot: int = 1  # draws of a stochastic model that each gradient is averaged over
+    starts: Tensor | None = None  # (N, …) the attacker's own samples, one a row: `Rows.starts`
+    instead: Mapping[str, Target[Tensor]] = field(default_factory=dict)  # climbed by the attack named; answers alike
     spared: Tensor | None = None  # (N,) bool, rows that need no attack: proven to stand
     contain: bool = False  # an attack that raises makes its rows errors instead of ending the run
 
@@ -131,7 +133,7 @@ def _attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callabl
     for meter in meters:
         meter.watch = _watch(job, referee, meters, classes, tell)
     streams = Streams.start(job.seed, [job.names[i] for i in index.tolist()], x0.device)
-    rows = Rows(everyone, x0, goal, within, streams)
+    rows = Rows(everyone, x0, goal, within, streams, None if job.starts is None else job.starts[index].clone())
     if job.spared is not None:
         rows = rows.take(~job.spared[index])
     able = attainable(goal)
@@ -266,7 +268,8 @@ def _stage(
     if len(left):
         try:
             spoiled = left.take(torch.arange(len(left), device=left.ids.device)).keyed(name)  # copies, to spoil
-            attack(transfer or referee, spoiled)
+            with oracle.climbing(job.instead.get(name)):
+                attack(transfer or referee, spoiled)
             if transfer is not None:
                 transfer.conclude(left, queries)
         except Exception as error:

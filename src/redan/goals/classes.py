@@ -119,7 +119,8 @@ def attainable(goal: Goal) -> Tensor | None:
     match goal:
         case Targeted():
             return goal.label != goal.truth
-    return None
+    inner: Goal | None = getattr(goal, "goal", None)  # of one that asks for more beside it
+    return None if inner is None else attainable(inner)
 
 
 @dataclass(frozen=True, slots=True)

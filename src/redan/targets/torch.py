@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from redan.errors import SettingError, TargetError
 from redan.formats.modes import refuse_training
 from redan.protocols import Access
-from redan.targets.affine import Affine
 from redan.targets.base import Output, Target, checked_bounds
 from redan.targets.fast import Cheaper, choose
 from redan.targets.outputs import as_scores
@@ -119,11 +118,13 @@ def rounds(target: Target[Tensor]) -> bool:
     match target:
         case Paired():
             return True
-        case Affine(target=inner):
-            return rounds(inner)
-        case TorchTarget(fast=Cheaper(rounds=True)):
-            return True
-    return False
+        case TorchTarget(fast=fast):
+            return fast is not None and fast.rounds
+    inner: Target[Tensor] | None = getattr(target, "target", None)
+    if inner is None:
+        return False  # surrogates' answers are opinions, and decide nothing
+    several: tuple[Target[Tensor], ...] = getattr(inner, "members", (inner,))
+    return any(rounds(each) for each in several)
 
 
 def as_target(model: nn.Module | Target[Tensor], bounds: tuple[float, float] | None) -> Target[Tensor]:

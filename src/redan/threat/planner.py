@@ -22,6 +22,7 @@ from redan.threat import system as said
 from redan.threat.changes import Change, L0Change, L1Change, L2Change, LinfChange, SpatialChange, SpatialLimits
 from redan.threat.consistency import nearest
 from redan.threat.extractors import ExtractionCampaign, extraction_campaign, mismatch
+from redan.threat.joint import JOINT, LEVELED, joint_attacks, leveled_attacks
 from redan.threat.poisoners import PoisonCampaign, poison_campaign, unfit, untestable
 from redan.threat.schema import ThreatModel
 from redan.threat.techniques import Technique, techniques, unrealistic
@@ -70,7 +71,17 @@ class Campaign:
     knowledge: Access
     capability: Capability
     attacks: tuple[Named, ...]
+    """On the model alone, whatever is served with it."""
     reason: str | None = None
+    leveled: tuple[Named, ...] = ()
+    """Of an ensemble that is climbed as if all members were as sure."""
+    joint: tuple[Named, ...] = ()
+    """On the model and its detector at once."""
+
+    @property
+    def served(self) -> tuple[Named, ...]:
+        """All attacks on what is served, in the order they run. Those of an ensemble's members are not among them."""
+        return (*self.attacks, *self.leveled, *self.joint)
 
     @property
     def lent(self) -> bool:
@@ -153,13 +164,21 @@ def _campaign(model: ThreatModel, attacker: who.Attacker, added: Mapping[str, At
     own = tuple(
         (name, attack) for name, attack in added.items() if _misfit(attack, within, knowledge) is None
     )  # fmt: skip
+    climbs = attacker.knowledge is who.Knowledge.GRADIENTS
+    guarded = climbs and model.system.detector is not None
+
+    def kept(attacks: Sequence[Named]) -> tuple[Named, ...]:
+        return tuple(named for named in attacks if named[0] not in model.attacks.skip)
+
     return Campaign(
         attacker=attacker,
         within=within,
         aim=aim,
         knowledge=knowledge,
         capability=capability,
-        attacks=tuple(named for named in (*chosen, *own) if named[0] not in model.attacks.skip),
+        attacks=kept((*chosen, *own)),
+        leveled=kept(leveled_attacks(model.system.model, chosen) if climbs else ()),
+        joint=kept(joint_attacks(mode, within) if guarded else ()),
     )
 
 
@@ -210,20 +229,27 @@ def _misfit(attack: Attack[Any, Any], within: Bounded, knowledge: Access) -> str
 
 
 def _chosen(campaign: Campaign, model: ThreatModel, known: Mapping[str, Technique]) -> Iterator[Step]:
-    for name, attack in campaign.attacks:
+    for name, attack in campaign.served:
         classes = _outcomes(model, campaign.aim)
         eot = eot_of(Mode(model.attacks.mode.value), model.attacks.eot)
         most = cost(attack, classes, eot)
         asked = _asked(campaign, attack, classes, eot)
-        own = name not in known
+        technique = known.get(name.removesuffix(LEVELED))
+        own = technique is None
         why = "the threat model says attacks.add" if own else f"mode {model.attacks.mode}"
         if eot > 1 and most and most.backwards:
             why += f", gradients averaged over {eot} draws if the model is stochastic"
+        if not own:
+            why += f", knowledge {campaign.sees}"
+        if name.endswith(LEVELED):
+            why += ", climbed as if all members of the ensemble were as sure"
+        if model.system.detector is not None:
+            why += ", to be answered wrong and not refused"
         yield Step(
             name,
             Status.CHOSEN,
-            f"{why}, knowledge {campaign.sees}" if not own else why,
-            () if own else known[name].ids,
+            why,
+            () if technique is None else technique.ids,
             campaign.attacker.name,
             asked,
             most.queries if most else None,
@@ -257,6 +283,8 @@ def _left(
     why = unrealistic(technique, model.attackers)
     if why is not None:
         return step(Status.NOT_REALISTIC, why)
+    if technique.name in JOINT and model.system.detector is None:
+        return step(Status.NOT_REALISTIC, "it is for a model with a detector, and the file has no system.detector")
     if not technique.built:
         return step(Status.NOT_TESTABLE, "redan has not built it yet")
     poisoners = [each.attacker for each in poisonings if unrealistic(technique, (each.attacker,)) is None]
@@ -290,7 +318,7 @@ def plan(model: ThreatModel, added: Mapping[str, Attack[Any, Any]] | None = None
     added = added or {}
     known = {technique.name: technique for technique in techniques()}
     names = {name for name in known if known[name].built} | set(added)
-    unknown = [name for name in model.attacks.skip if name not in names]
+    unknown = [name for name in model.attacks.skip if name.removesuffix(LEVELED) not in names]
     if unknown:
         name, like = unknown[0], nearest(unknown[0], sorted(names))
         raise SettingError(
@@ -338,6 +366,11 @@ def _built_or_not(
 ) -> Campaign | PoisonCampaign | ExtractionCampaign:
     try:
         if isinstance(attacker, who.Extraction):
+            if model.system.detector is not None:
+                raise NotBuiltError(
+                    "copying a model that refuses inputs is not built yet; write a file without system.detector for "
+                    "this attacker: whoever is answered everything copies no worse"
+                )
             return extraction_campaign(model, attacker)
         if isinstance(attacker, who.Poisoning):
             return poison_campaign(model, attacker)

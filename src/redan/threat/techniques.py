@@ -29,6 +29,7 @@ from redan.threat.changes import (
     TableChange,
     TextChange,
 )
+from redan.threat.joint import JOINT
 from redan.threat.parts import Part
 from redan.threat.poisoners import trigger_class
 from redan.threat.standards import crosswalk
@@ -141,6 +142,9 @@ def techniques() -> tuple[Technique, ...]:
         built[entry.name] = Technique(
             entry.name, Kind.EVASION, paper, _SEES[entry.access], (*before, *changes), registered=entry.techniques
         )
+    for name, paper in JOINT.items():
+        pgd = built["pgd"]  # who can do that can do these
+        built[name] = Technique(name, Kind.EVASION, paper, pgd.knowledge, pgd.changes, registered=pgd.registered)
     poison = (
         Technique(
             each.name,
