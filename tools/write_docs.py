@@ -13,31 +13,42 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
+
+import torch
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "peers"))  # scripts, not a package
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 from harness import ratio
 from redan.engine.run import attack
+from redan.ensembles.members import Members
 from redan.evasion.apgd import APGD
 from redan.evasion.cascade import Cascade, Restarts, Sweep
 from redan.evasion.pgd import PGD
 from redan.evasion.square import Square
 from redan.evasion.universal import UAP, UniversalPGD
 from redan.goals import LeastLikely, Untargeted
+from redan.hardening.certified import Certified
+from redan.hardening.step import adversarial_step
 from redan.losses import targeted_dlr
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
 from redan.perturbations.spatial import Spatial
+from redan.preprocessing.wrapped import Preprocessed
 from redan.protocols import Access, Attack, Bounded, Gradients, Labels, Scores, cost, needs
 from redan.registry.attacks import ATTACKS, Entry
+from redan.registry.defense_makers import Fitted
+from redan.registry.defenses import DEFENSES, DefenseEntry, Kind
 from redan.registry.detectors import DETECTORS
 from redan.registry.extractors import EXTRACTORS
 from redan.registry.poisoners import POISONERS
+from redan.rejection.refusing import refusing
+from redan.targets import from_torch
 from redan.testing.victims import LinearVictim
 
 if TYPE_CHECKING:
@@ -346,6 +357,59 @@ def extractors() -> str:
     return "\n".join(lines)
 
 
+def defenses(kind: Kind) -> str:
+    """Every registered defense of a kind, as a table."""
+    proven = kind is Kind.CERTIFICATE
+    last = "its proof (ISO/IEC 24029-2)" if proven else PRICES[kind]
+    lines = [f"| defense | chosen by | random | own gradient | attacked by | {last} | paper |", "|" + "---|" * 7]
+    for e in (each for each in DEFENSES if each.kind is kind):
+        random, own = ("yes" if each else "no" for each in (e.stochastic, e.differentiable))
+        retests = ", ".join(retest.value for retest in e.retests)
+        told = str(e.verifier) if proven else _passes(e)
+        lines.append(f"| `{e.name}` | `{e.used}` | {random} | {own} | {retests} | {told} | {cited(e.paper)} |")
+    return "\n".join(lines)
+
+
+PRICES = {
+    Kind.TRAINING: "answers a row, a step",
+    Kind.PREPROCESSING: "answers a row",
+    Kind.DETECTOR: "answers a row",
+    Kind.ENSEMBLE: "answers a row, of three members",
+}
+
+
+def _passes(entry: DefenseEntry[Any]) -> str:
+    """How often a small network answers a row: in a step of training, or where one answer is served. Counted."""
+    rows = 8
+    counted: list[int] = []
+    x = torch.rand(rows, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(rows) % 4
+
+    def network() -> nn.Module:
+        made = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.ReLU(), nn.Linear(4, 4)).eval()
+        made.register_forward_pre_hook(lambda _, given: counted.append(len(given[0])))
+        return made
+
+    match entry.kind:
+        case Kind.TRAINING:
+            objective = entry.make(Linf(0.1))
+            if isinstance(objective, Certified):
+                return "– (bounds)"
+            model = Members([network(), network()]) if entry.name == "adp" else network()
+            adversarial_step(model, x, y, objective, step=0, done=0.5)
+        case Kind.PREPROCESSING:
+            smaller = nn.Sequential(nn.AdaptiveAvgPool3d((1, 8, 8)), network()).eval()
+            Preprocessed(target=from_torch(smaller), transformations=(entry.make(),))(x)
+        case Kind.DETECTOR:
+            target = from_torch(network())
+            served = refusing(target, entry.make(Fitted(target=target, x=x, y=y)), x, false_positive_rate=0.5)
+            counted.clear()
+            served(x)
+        case _:
+            entry.make([from_torch(network()) for _ in range(3)])(x)
+    return f"{sum(counted) / rows:g}"
+
+
 def _family(name: str) -> Callable[[], str]:
     return lambda: family(name)
 
@@ -360,6 +424,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "poisoners": poisoners,
     "detectors": detectors,
     "extractors": extractors,
+    **{f"defenses: {kind.value}": partial(defenses, kind) for kind in Kind},
     "family: universal-and-fitted": universal,
     "family: combining": combining,
     **{f"family: {name}": _family(name) for name in FAMILIES},

@@ -9,6 +9,7 @@ import pytest
 
 from redan.cli.app import run
 from redan.registry.attacks import ATTACKS
+from redan.registry.defenses import DEFENSES
 from redan.registry.detectors import DETECTORS
 from redan.registry.extractors import EXTRACTORS
 from redan.registry.poisoners import POISONERS
@@ -37,6 +38,7 @@ def test_attacks_that_run_today(capsys: Captured, monkeypatch: pytest.MonkeyPatc
     [
         ("poisoners", "name goal labels needs paper", {each.name for each in POISONERS}),
         ("detectors", "name sees blind to paper", {each.name for each in DETECTORS}),
+        ("defenses", "name kind attacked by paper", {each.name for each in DEFENSES}),
         ("extractors", "name needs goal curve paper", {each.name for each in EXTRACTORS}),
     ],
 )
@@ -54,6 +56,34 @@ def test_what_poisons_what_finds_it_and_what_copies(
     assert ("BadNets" in text) == (what == "poisoners")
     assert ("Spectral Signatures" in text) == (what == "detectors")
     assert ("Knockoff Nets" in text) == (what == "extractors")
+    assert ("PatchCleanser" in text) == (what == "defenses")
+
+
+def test_defenses_say_how_they_are_used_and_what_they_prove(capsys: Captured) -> None:
+    rows = {row["name"]: row for row in json.loads(listed(capsys, "defenses", "--json"))}
+    assert rows["total-variation"]["attacked by"] == "BPDA, EOT"
+    assert rows["total-variation"]["stochastic"] == "yes"
+    assert rows["smallest-change"]["verifier"] == "complete, deterministic, glass-box verifier, computer arithmetic"
+    assert rows["pgd-at"] == {
+        "name": "pgd-at",
+        "kind": "training",
+        "attacked by": "all attacks",
+        "paper": "Madry 2018, arXiv:1706.06083",
+        "used": "redan harden --method pgd-at",
+        "stochastic": "no",
+        "differentiable": "yes",
+        "verifier": "–",
+        "techniques": "AML.M0003",
+    }
+
+
+def test_help_tells_detectors_of_poison_from_those_of_attacks(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    text = " ".join(listed(capsys, "--help").split())
+    assert "`redan list detectors` finds poison among training rows" in text
+    assert "What refuses inputs that were attacked is among `redan list defenses`" in text
 
 
 def test_techniques_built_or_not(capsys: Captured) -> None:
@@ -86,4 +116,6 @@ def test_standards(capsys: Captured) -> None:
 
 def test_what_has_no_papers_has_no_bibtex(capsys: Captured) -> None:
     assert run(["list", "standards", "--bibtex"]) == 2
-    assert "--bibtex is for attacks, poisoners, detectors, extractors and techniques" in capsys.readouterr().err
+    assert (
+        "--bibtex is for attacks, defenses, poisoners, detectors, extractors and techniques" in capsys.readouterr().err
+    )

@@ -15,7 +15,7 @@ from torch import Tensor
 from redan.answers import evaluate, micro_batch
 from redan.assessment.scaled_trees import scaled
 from redan.certification.bounds import certified
-from redan.certification.patch_cleanser import Masks, certify_patches, covering
+from redan.certification.patch_cleanser import Masks, certify_patches, covering, usual_masks
 from redan.certification.region import region
 from redan.certification.smoothing import Smoothing
 from redan.certification.stopping import robust_at
@@ -161,9 +161,8 @@ class Cleanser:
         return Proven(torch.stack(found), ~torch.stack(right), torch.stack(right), asked, seconds)
 
     def masks(self, size: int) -> Masks:
-        """Gray masks, six a side at the most: section 3.2 of the paper gives the stride."""
-        height, width = (max(1, math.ceil((side - size + 1) / 6)) for side in self.image)
-        return Masks(patch=(size, size), stride=(height, width), fill=sum(self.target.bounds) / 2)
+        """Those for patches of this side."""
+        return usual_masks(*self.image, size, self.target.bounds)
 
 
 # -- trees -------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ The certificate is of the defended classifier, so that is what must be served.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -27,7 +28,16 @@ from redan.errors import DataError, NotCertifiableError, SettingError
 from redan.targets import Target, as_target
 from redan.targets.torch import unchanged
 
-__all__ = ["UNANSWERED", "Masks", "PatchCertificate", "certify_patches", "covering", "defended", "two_masks"]
+__all__ = [
+    "UNANSWERED",
+    "Masks",
+    "PatchCertificate",
+    "certify_patches",
+    "covering",
+    "defended",
+    "two_masks",
+    "usual_masks",
+]
 
 UNANSWERED = -1
 """The class of an image that the model failed on."""
@@ -47,6 +57,16 @@ class Masks:
     def __post_init__(self) -> None:
         if min(*self.patch, *self.stride) < 1:
             raise SettingError(f"patch and stride are 1 pixel or more, got {self.patch} and {self.stride}")
+
+
+def usual_masks(height: int, width: int, side: int, bounds: tuple[float, float]) -> Masks:
+    """Gray masks against a square patch, six a side of the image at the most: section 3.2 of the paper has the stride.
+
+    >>> usual_masks(28, 28, 5, (0.0, 1.0)).stride
+    (4, 4)
+    """
+    stride = max(1, math.ceil((height - side + 1) / 6)), max(1, math.ceil((width - side + 1) / 6))
+    return Masks(patch=(side, side), stride=stride, fill=sum(bounds) / 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from redan.registry.defenses import DEFENSES, DefenseEntry
 from redan.registry.detectors import DETECTORS
 from redan.registry.extractors import EXTRACTORS
 from redan.registry.poisoners import POISONERS
@@ -23,7 +24,9 @@ from redan.threat.standards import crosswalk
 from redan.threat.techniques import Technique, techniques
 
 _Rows = list[dict[str, str]]
-_WIDE = ("changes", "name of the item", "text", "about", "blind to")
+_WIDE = ("changes", "name of the item", "text", "about", "blind to", "attacked by")
+_IN_JSON = ("used", "stochastic", "differentiable", "verifier", "techniques")
+"""What a line has no room for."""
 
 
 class What(StrEnum):
@@ -32,6 +35,7 @@ class What(StrEnum):
     ATTACKS = "attacks"
     POISONERS = "poisoners"
     DETECTORS = "detectors"
+    DEFENSES = "defenses"
     EXTRACTORS = "extractors"
     TECHNIQUES = "techniques"
     STANDARDS = "standards"
@@ -42,24 +46,27 @@ def list_(
     what: Annotated[
         What,
         typer.Argument(
-            help="attacks on inputs, poisoners of training rows, detectors of poison, extractors of models; "
-            "techniques, built or not; standards; presets."
+            help="attacks on inputs, and defenses against them; poisoners of training rows, and detectors of poison; "
+            "extractors of models; techniques, built or not; standards; presets."
         ),
     ] = What.ATTACKS,
     bibtex: Annotated[bool, typer.Option("--bibtex", help="Their papers as BibTeX instead.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON instead.")] = False,
 ) -> None:
-    """List what redan knows: attacks, poisoners, detectors and extractors of today; techniques, standards, presets.
+    """List what redan knows: attacks, defenses, poisoners, detectors and extractors; techniques, standards, presets.
 
     Attacks, poisoners and extractors are chosen by the threat model: `redan plan` says which, for whom and why. Their
     names are those that `attacks.skip` takes.
 
-    Examples: `redan list`, `redan list poisoners`, `redan list attacks --bibtex`, `redan list standards --json`
+    `redan list detectors` finds poison among training rows. What refuses inputs that were attacked is among
+    `redan list defenses`, with training, transformations, ensembles and certificates; --json says how each is used.
+
+    Examples: `redan list`, `redan list defenses`, `redan list attacks --bibtex`, `redan list standards --json`
     """
     if bibtex:
         if what in (What.STANDARDS, What.PRESETS):
             raise typer.BadParameter(
-                "--bibtex is for attacks, poisoners, detectors, extractors and techniques; leave it out"
+                "--bibtex is for attacks, defenses, poisoners, detectors, extractors and techniques; leave it out"
             )
         typer.echo(as_bibtex(_papers(what)))
         return
@@ -77,6 +84,8 @@ def _papers(what: What) -> Sequence[str]:
             return [each.paper for each in POISONERS]
         case What.DETECTORS:
             return [each.paper for each in DETECTORS]
+        case What.DEFENSES:
+            return [each.paper for each in DEFENSES]
         case What.EXTRACTORS:
             return [each.paper for each in EXTRACTORS]
     return [each.paper for each in _known(what)]
@@ -107,6 +116,8 @@ def _rows(what: What) -> _Rows:
                 {"name": each.name, "sees": each.sees.value, "blind to": each.blind, "paper": each.paper}
                 for each in DETECTORS
             ]
+        case What.DEFENSES:
+            return [_defense(each) for each in DEFENSES]
         case What.EXTRACTORS:
             return [
                 {
@@ -129,6 +140,20 @@ def _rows(what: What) -> _Rows:
             return [{"preset": each.name, "about": each.about} for each in presets()]
 
 
+def _defense(each: DefenseEntry[Any]) -> dict[str, str]:
+    return {
+        "name": each.name,
+        "kind": each.kind.value,
+        "attacked by": ", ".join(retest.value for retest in each.retests),
+        "paper": each.paper,
+        "used": each.used,
+        "stochastic": "yes" if each.stochastic else "no",
+        "differentiable": "yes" if each.differentiable else "no",
+        "verifier": "–" if each.verifier is None else str(each.verifier),
+        "techniques": ", ".join(each.techniques),
+    }
+
+
 def _technique(each: Technique, state: bool) -> dict[str, str]:
     changes = [next(iter(change.model_fields)) for change in each.changes]
     row = {"name": each.name}
@@ -140,7 +165,9 @@ def _technique(each: Technique, state: bool) -> dict[str, str]:
 def _show(rows: _Rows) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for heading in rows[0] if rows else ():
-        table.add_column(heading, no_wrap=heading not in _WIDE, overflow="fold")
+        if heading not in _IN_JSON:
+            table.add_column(heading, no_wrap=heading not in _WIDE, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell.partition(", arXiv:")[0]) for cell in row.values()))
+        shown = [cell for heading, cell in row.items() if heading not in _IN_JSON]
+        table.add_row(*(Text(cell.partition(", arXiv:")[0]) for cell in shown))
     Console(highlight=False).print(table)

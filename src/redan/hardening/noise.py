@@ -43,7 +43,7 @@ def noisy(x: Tensor, noise: Tensor) -> Tensor:
 
 def _mean(answers: Tensor, rows: int, draws: int) -> Tensor:
     """The logarithm of each row's mean probabilities (N, K), from logits (N · M, K)."""
-    return answers.log_softmax(1).reshape(rows, draws, -1).logsumexp(1) - math.log(draws)
+    return answers.log_softmax(1).reshape(rows, draws, answers.shape[1]).logsumexp(1) - math.log(draws)
 
 
 class Through(nn.Module):
