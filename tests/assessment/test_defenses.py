@@ -92,7 +92,7 @@ def inputs(report: Report) -> tuple[Tensor, Tensor]:
     """The saved inputs of the rows that were broken, and their labels."""
     folder = RunFolder.open(report.run.folder)
     lines = [line for segment in folder.segments() for line in folder.segment(segment)]
-    broken = {line.row: line.y for line in lines if line.event == "row" and line.status == "broken"}
+    broken = {line.row: line.y for line in lines if line.event == "row" and line.status == "broken" and not line.beside}
     found = dict(saved_inputs(folder, "anyone", set(broken)))
     assert found.keys() == broken.keys()
     return torch.stack(list(found.values())), torch.tensor([broken[row] for row in found])

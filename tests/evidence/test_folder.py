@@ -148,6 +148,7 @@ def test_lines_are_plain_json(folder: RunFolder) -> None:
         "sha256": "0",
         "seconds": {"pgd": 0.5},
         "crashed": {},
+        "beside": None,
     }
     assert second == {"event": "resumed", "started": "now"}
     assert lines(folder)[0] == block

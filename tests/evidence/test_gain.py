@@ -20,7 +20,8 @@ def side(held: int, undecided: int = 0) -> Held:
         (side(10), side(150), Gain.GAIN),
         (side(100), side(100), Gain.NO_GAIN),
         (side(150), side(10), Gain.NO_GAIN),
-        (side(100), side(104), Gain.NOT_SHOWN),
+        (side(100), side(106), Gain.NOT_SHOWN),
+        (side(100), side(112), Gain.GAIN),
     ],
 )
 def test_rows_that_hold_with_and_without_it(bare: Held, served: Held, verdict: Gain) -> None:

@@ -27,6 +27,7 @@ KEYS = {
         *("schema_version", "verdict", "exit_code", "reasons", "system", "classes", "requirements", "attackers"),
         *(
             "defenses",
+            "detector",
             "preflight",
             "plan",
             "standards",
@@ -47,7 +48,8 @@ KEYS = {
     },
     "attackers": {
         *("name", "kind", "techniques", "change", "knowledge", "status", "reason", "counts", "attacks", "by_class"),
-        *("curve", "success_8bit", "diagnosis", "why", "goal", "impact", "strength", "retries"),
+        *("curve", "success_8bit", "diagnosis", "why", "goal", "impact", "strength", "retries", "defended"),
+        *("transfers",),
         *("poisoning", "extraction"),
     },
     "preflight": {"check", "level", "status", "detail", "remedy"},

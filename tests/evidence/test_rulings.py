@@ -60,6 +60,8 @@ def attacker(
         if doubt
         else [],
         "retries": [],
+        "defended": [],
+        "transfers": None,
         "poisoning": None,
         "extraction": None,
     }
@@ -82,7 +84,7 @@ def report(*attackers: dict[str, Any], run: dict[str, Any]) -> Report:
         {
             **{"schema_version": 1, "verdict": OPEN, "exit_code": 3, "system": "shop", "attackers": list(attackers)},
             **{key: [] for key in empty},
-            **{"run": run, "environment": {}, "digests": {}, "calls": None},
+            **{"run": run, "environment": {}, "digests": {}, "calls": None, "detector": None},
         }
     )
 

@@ -31,6 +31,8 @@ def part(name: str, strength: str) -> AttackerPart:
         success_8bit=None,
         diagnosis=[],
         retries=[],
+        defended=[],
+        transfers=None,
         poisoning=None,
         extraction=None,
     )

@@ -250,6 +250,56 @@ def test_a_retry_is_tried_on_what_counts_still_and_only_makes_it_worse() -> None
     assert [attack.broken for attack in part.attacks] == [3, 0, 1]
 
 
+def test_rows_without_what_is_served_are_counted_apart_and_compared() -> None:
+    name = "found on the model alone"
+    begun = RetryLine(
+        attacker="anyone",
+        name=name,
+        because=["the comparison"],
+        detail="shown",
+        attack=AttackHead(name=name, settings="Given()", access="labels"),
+    )
+
+    def beside(at: int, status: Fate = "broken", **more: Any) -> RowLine:
+        return row(at, status, beside="the model alone", **more)
+
+    def naive(at: int, status: Fate) -> RowLine:
+        by = name if status == "broken" else None
+        return row(at, status, by=by, retry=name, spent={name: (1, 1, 0)})
+
+    other = BLOCK.model_copy(update={"beside": "the model alone"})
+    served = [row(0), row(1), row(2), row(3, "broken"), row(4), row(5, right=False)]
+    found = summary([head(6).model_copy(update={"beside": ["the model alone"]}), BLOCK, *served])
+    assert found.report("runs/run").attackers[0].defended == []
+    (tally,) = found.defended["anyone"]
+    assert tally.pending(6) == [0, 1, 2, 3, 4, 5]
+    found.see(other, *(beside(at) for at in range(4)), beside(4, "undecided"), beside(5, "robust"))
+    assert tally.pending(6) == [0, 1, 2, 3, 4]
+    found.see(begun, BLOCK, naive(0, "robust"), naive(1, "broken"), naive(2, "robust"), naive(3, "robust"))
+    assert tally.pending(6) == [4]
+    (part,) = found.report("runs/run").attackers
+    assert part.counts is not None
+    assert (part.counts.right, part.counts.broken, part.counts.robust) == (5, 2, 3)
+    (compared,) = part.defended
+    assert (compared.clean, compared.clean_beside) == (5, 6)
+    assert (compared.held, compared.naive, compared.held_beside, compared.open) == (3, 4, 1, 1)
+    assert compared.verdict == "not shown"
+    assert compared.low < compared.gain < compared.high
+    with pytest.raises(EvidenceError, match="which the run does not attack"):
+        found.see(row(0, beside="another model"))
+
+
+def test_inputs_of_the_model_alone_that_beat_the_attacks_are_a_doubt() -> None:
+    name = "found on the model alone"
+    attack = AttackHead(name=name, settings="Given()", access="labels")
+    begun = RetryLine(attacker="anyone", name=name, because=["it"], detail="shown", attack=attack)
+    lines: list[Line] = [head(8).model_copy(update={"beside": ["the model alone"]}), BLOCK, *map(row, range(8)), begun]
+    broken = [row(at, "broken", by=name, retry=name, spent={name: (1, 1, 0)}) for at in range(3)]
+    for count, doubts in ((2, []), (3, ["naive beats adaptive"])):
+        part = summary([*lines, *broken[:count], done(8)]).report("runs/run").attackers[0]
+        assert [d.name for d in part.diagnosis if d.blocks_pass] == doubts
+
+
 def test_attacks_that_raised_are_told() -> None:
     crashed = BLOCK.model_copy(update={"crashed": {"square": "square raised ValueError: boom"}})
     found = report(crashed, *SIX, done(6))

@@ -15,6 +15,7 @@ from redan.evasion.apgd import APGD
 from redan.evasion.cascade import Sweep
 from redan.evasion.orthogonal_pgd import BalancedPGD, OrthogonalPGD
 from redan.evasion.pgd import PGD
+from redan.evidence.gain import Gain
 from redan.evidence.statistics import interval
 from redan.goals import Deviate, Targeted
 from redan.losses import margin
@@ -27,7 +28,7 @@ from redan.rejection.features import Features
 from redan.rejection.joint import Lagrangian
 from redan.rejection.mahalanobis import mahalanobis
 from redan.rejection.refusing import Refusing, refusing
-from redan.rejection.worth import Gain, Worth, worth
+from redan.rejection.worth import Worth, worth
 from redan.samples import fashion_mnist, model
 from redan.targets import from_torch
 from redan.testing import DoesNothing, FlippedSign

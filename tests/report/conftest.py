@@ -322,7 +322,8 @@ def _poisoned(kind: str) -> Report:
         **{"goal": part["goal"], "impact": "high", "techniques": ["AML.T0020"], "change": None, "knowledge": None},
         **{"status": "assessed", "reason": "the inputs have no bounds" if rate is None else None, "counts": None},
         **{"strength": "not tested" if rate is None else "standard", "attacks": [], "by_class": []},
-        **{"curve": [], "success_8bit": None, "diagnosis": [], "retries": [], "poisoning": part, "extraction": None},
+        **{"curve": [], "success_8bit": None, "diagnosis": [], "retries": [], "defended": []},
+            **{"transfers": None, "poisoning": part, "extraction": None},
     }
     return Report.model_validate(
         {
@@ -361,7 +362,7 @@ def _poisoned(kind: str) -> Report:
             ],
             **{"preflight": [], "plan": [], "standards": [], "skipped": [], "errors": [], "limits_hit": []},
             "defenses": [],
-            **{"calls": None, "shows_not": ["Another training may be poisoned more easily."]},
+            **{"calls": None, "detector": None, "shows_not": ["Another training may be poisoned more easily."]},
             "run": {
                 **{"id": "20260101T000000Z-abcdef", "folder": "runs/20260101T000000Z-abcdef", "seconds": 812.0},
                 **{"started": "2026-01-01T00:00:00+00:00", "mode": "default", "seed": 0, "rows": 500, "planned": 500},

@@ -12,16 +12,21 @@ from pathlib import Path
 
 from redan.assessment.build import added_attacks, build
 from redan.assessment.calls import calls_line, ledgered, money
+from redan.assessment.certified import certify_rows
+from redan.assessment.checks_served import served_checks
 from redan.assessment.distrust import distrust
 from redan.assessment.extraction import extract
 from redan.assessment.extraction_scene import ground_of
 from redan.assessment.measuring import on_levels
+from redan.assessment.meeting import answering
 from redan.assessment.opening import begin, check_parts, first_line, on_path, reopened, same_run
 from redan.assessment.pictures import keep_pictures
 from redan.assessment.poisoning import keep_poison_pictures, poison
 from redan.assessment.preflight import Budget, Level, Requirement, Scene, preflight, refuse
 from redan.assessment.recording import Recorder
 from redan.assessment.session import Prepared, Session, Stage, job_of, told
+from redan.assessment.transferring import measure_transfers
+from redan.assessment.undefended import compare_undefended
 from redan.assessment.workshop import Workshop
 from redan.engine.intake import checked_rows, row_names
 from redan.engine.outcomes import Outcomes
@@ -73,21 +78,19 @@ def inspect(threat_model: str | PathLike[str], *, trust_pickle: bool = False) ->
     ready = _read(threat_model, trust_pickle=trust_pickle)
     built, model = ready.built, ready.loaded.model
     said, rates = model.system.expect, [r.at_least for r in model.requirements if r.at_least and r.metric.is_rate]
-    findings = preflight(
-        Scene(
-            built.target,
-            built.x,
-            built.y,
-            aim=_wrong(ready),
-            radius=min(
-                (float(c.within.radius) for c in ready.plan.campaigns if isinstance(c.within, Linf)), default=None
-            ),
-            budget=Budget(seconds=math.inf, queries=_CALLS) if is_remote(built.target) else Budget(),
-            expected=None if said is None else (said.clean_accuracy, said.within),
-            image=isinstance(model.system.inputs, ImageInputs),
-            required=Requirement(at_least=max(rates), confidence=model.statistics.confidence) if rates else None,
-        )
+    scene = Scene(
+        built.target,
+        built.x,
+        built.y,
+        aim=_wrong(ready),
+        radius=min((float(c.within.radius) for c in ready.plan.campaigns if isinstance(c.within, Linf)), default=None),
+        budget=Budget(seconds=math.inf, queries=_CALLS) if is_remote(built.target) else Budget(),
+        expected=None if said is None else (said.clean_accuracy, said.within),
+        image=isinstance(model.system.inputs, ImageInputs),
+        required=Requirement(at_least=max(rates), confidence=model.statistics.confidence) if rates else None,
     )
+    findings = preflight(replace(scene, target=answering(built.target)))
+    findings += served_checks(scene, built.detector, findings)
     varies = built.target.stochastic or any(f.fired and f.level is Level.SWITCH for f in findings)
     return replace(_varying(ready, varies=varies), findings=findings)
 
@@ -163,6 +166,8 @@ def _sat(work: Session, start: float, *, resumed: bool) -> None:
     try:
         why, rows, hit = _worked(work)
         if not hit:
+            compare_undefended(work, rows)
+            measure_transfers(work, rows)
             distrust(work, rows)
             extract(work)
             poison(work)
@@ -241,6 +246,8 @@ def _worked(session: Session) -> tuple[str, int, list[str]]:
         campaigns = [c for c in session.ready.plan.campaigns if c.attacker.name in session.summary.tallies]
         for campaign in campaigns:
             _campaign(session, campaign, range(start, end))
+        if not purse.hit:
+            certify_rows(session, range(start, end))
         if purse.hit:
             return "done", end, [purse.hit]
         if head.gate and settled(session.summary.report(session.folder.url, end)):

@@ -22,7 +22,7 @@ from redan.assessment.session import Session, Stage, job_of
 from redan.engine.outcomes import Outcomes
 from redan.engine.run import Progress, run
 from redan.errors import BrokenOffError
-from redan.evidence.log import AttackHead, ExaminedLine, Line, RetriedLine, RetryLine
+from redan.evidence.log import AttackHead, ExaminedLine, RetriedLine, RetryLine
 from redan.evidence.report import Doubt, Verdict
 from redan.protocols import Access, is_ball, needs, settings
 from redan.robustness import Mode
@@ -59,11 +59,6 @@ def _is_open(session: Session, campaign: Campaign, rows: int) -> bool:
     return not about or any(part.verdict is not Verdict.FAIL for part in about)
 
 
-def _write(session: Session, *lines: Line) -> None:
-    session.folder.append(*lines)
-    session.summary.see(*lines)
-
-
 def _examined(session: Session, campaign: Campaign, rows: int) -> None:
     tally = session.summary.tallies[campaign.attacker.name]
     standing = tally.standing(rows)
@@ -87,8 +82,7 @@ def _examined(session: Session, campaign: Campaign, rows: int) -> None:
         found = examine(examinee, lambda share: tell(Progress(share, examinee.forwards + examinee.backwards, 0, 0)))
     except BrokenOffError:
         return  # a run that our limits ended is not examined, and passes nothing
-    _write(
-        session,
+    session.write(
         ExaminedLine(
             attacker=campaign.attacker.name,
             indications=found,
@@ -132,8 +126,7 @@ def _retry(session: Session, campaign: Campaign, rows: int, retry: Retry, becaus
         ((_, value),) = adapted.job.attacks
         adapted = adapted._replace(job=replace(adapted.job, attacks=((retry.name, value),)))
         attack = AttackHead(name=retry.name, settings=settings(value), access=_WORDS[needs(value).access])
-    _write(
-        session,
+    session.write(
         RetryLine(attacker=attacker, name=retry.name, because=list(because), detail=adapted.detail, attack=attack),
     )
     if adapted.job is None:
@@ -162,7 +155,7 @@ def _retry(session: Session, campaign: Campaign, rows: int, retry: Retry, becaus
         progress=tell,
     )
     if not session.purse.hit:
-        _write(session, RetriedLine(attacker=attacker, name=retry.name))
+        session.write(RetriedLine(attacker=attacker, name=retry.name))
 
 
 _WORDS = {Access.LABELS: "labels", Access.SCORES: "scores", Access.GRADIENTS: "gradients"}

@@ -26,8 +26,10 @@ from torch import Tensor
 
 from redan.answers import Answers, evaluate, micro_batch
 from redan.assessment.assess import inspect
+from redan.assessment.certified import Proving, proving
+from redan.assessment.models import Bare
 from redan.assessment.preflight import refuse
-from redan.assessment.session import Prepared, job_of
+from redan.assessment.session import Prepared, bare_job_of, job_of
 from redan.engine.block import Job, seen_by
 from redan.engine.intake import count_classes, probes
 from redan.engine.outcomes import Outcomes
@@ -60,8 +62,9 @@ _Array = NDArray[np.float64]
 class Forecast:
     """What one attacker's attacks will take on all rows of an assessment.
 
-    pilot: rows that were tried. queries: the attacker's. passes: forward and backward. seconds: wall time on the
-    cores that the assessment will use. usd: None without a price.
+    attacker: their name, with the model that is attacked where it is not the served one. pilot: rows that were tried.
+    queries: the attacker's. passes: forward and backward. seconds: wall time on the cores that the assessment will use.
+    usd: None without a price.
     """
 
     attacker: str
@@ -75,15 +78,17 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What a whole assessment will take. preparing: seconds for building the model, the data and the preflight."""
+    """What a whole assessment will take. preparing: seconds for building the model, the data and the preflight. proofs:
+    of rows that are certified, where a requirement asks for it."""
 
     preparing: float
     attackers: tuple[Forecast, ...]
+    proofs: tuple[Proving, ...] = ()
 
     @property
     def seconds(self) -> float:
         """Wall time from start to report."""
-        return self.preparing + sum(each.seconds for each in self.attackers)
+        return self.preparing + sum(each.seconds for each in (*self.attackers, *self.proofs))
 
 
 def forecast(
@@ -111,31 +116,41 @@ def forecast(
     said = ready.loaded.model.run.workers
     asked = workers if workers is not None else 0 if isinstance(said, Auto) else said
     many = 1 if ready.built.target.stochastic else asked or cores()
-    x, campaigns = ready.built.x, [campaign for campaign in ready.plan.campaigns if campaign.attacks]
-    with unchanged(ready.built.target):
-        clean = evaluate(ready.built.target, x, micro=micro_batch(x))
-    found = [_forecast(ready, campaign, clean, rows, many, watch) for campaign in campaigns]
-    return Outlook(preparing, tuple(found))
+    campaigns = [campaign for campaign in ready.plan.campaigns if campaign.attacks]
+    found = []
+    for beside in (None, *ready.built.bare):
+        target = ready.built.target if beside is None else beside.target
+        with unchanged(target):
+            clean = evaluate(target, ready.built.x, micro=micro_batch(ready.built.x))
+        found += [_forecast(ready, each, beside, clean, rows, many, watch) for each in campaigns]
+    proofs = proving(ready, max(_FEWEST, min(rows, len(ready.names) // 4)), asked)
+    return Outlook(preparing, tuple(found), tuple(proofs))
 
 
 def _forecast(
     ready: Prepared,
     campaign: Campaign,
+    beside: Bare | None,
     clean: Answers,
     most: int,
     workers: int,
     watch: Callable[[str, Progress], None] | None,
 ) -> Forecast:
-    job = job_of(ready, campaign, range(len(ready.names)))
+    name = campaign.attacker.name if beside is None else f"{campaign.attacker.name}, on {beside.name}"
+
+    def job_at(rows: Sequence[int]) -> Job:
+        return job_of(ready, campaign, rows) if beside is None else bare_job_of(ready, campaign, beside, rows)
+
+    job = job_at(range(len(ready.names)))
     ranked = _ranked(job, clean)
     most = max(_FEWEST, min(most, len(job.x) // 4))
 
     def tell(now: Progress) -> None:
         if watch is not None:
-            watch(campaign.attacker.name, now)
+            watch(name, now)
 
     def tried(ranks: NDArray[np.int64]) -> Outcomes:
-        return run(job_of(ready, campaign, ranked[ranks].tolist()), workers=workers, block=block, progress=tell)
+        return run(job_at(ranked[ranks].tolist()), workers=workers, block=block, progress=tell)
 
     block = ready.loaded.model.run.block
     pilot = _spread(len(ranked), most)
@@ -154,7 +169,7 @@ def _forecast(
     )
     asked = round(queries.sum())
     return Forecast(
-        attacker=campaign.attacker.name,
+        attacker=name,
         pilot=len(pilot),
         rows=len(job.x),
         queries=asked,

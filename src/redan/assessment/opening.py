@@ -91,6 +91,8 @@ def first_line(
         started=datetime.now(UTC).isoformat(),
         system=model.system.name,
         defenses=model.system.served_behind,
+        detector=built.detector,
+        beside=[bare.name for bare in built.bare],
         classes=list(said) if isinstance(said, tuple) else [str(c) for c in range(said or 0)],
         ids=list(names),
         labels=built.y.tolist(),
@@ -190,7 +192,7 @@ def _extractor(campaign: ExtractionCampaign, ground: Ground, model: ThreatModel)
 
 def _attacker(campaign: Campaign, about: dict[str, Any]) -> AttackerHead:
     built = campaign.within is not None
-    assessed = built and bool(campaign.attacks)
+    assessed = built and bool(campaign.served)
     radius = None if campaign.within is None else campaign.within.radius
     return AttackerHead(
         **about,
@@ -201,7 +203,7 @@ def _attacker(campaign: Campaign, about: dict[str, Any]) -> AttackerHead:
         reason=None if assessed else campaign.reason or "every attack was skipped",
         attacks=[
             AttackHead(name=name, settings=settings(attack), access=_WORDS[needs(attack).access])
-            for name, attack in campaign.attacks
+            for name, attack in campaign.served
         ],
     )
 
@@ -220,7 +222,8 @@ def on_path(built: Built, names: Sequence[str], words: str | None = None) -> Bui
     elif isinstance(target, TorchTarget):
         target = replace(target, fast=recorded(words))
     lent = {name: each.accelerated(x) for name, each in built.surrogates.items()}
-    return replace(built, target=target, surrogates=lent)
+    bare = tuple(replace(each, target=accelerated(each.target, x)) for each in built.bare)
+    return replace(built, target=target, surrogates=lent, bare=bare)
 
 
 def environment(built: Built) -> dict[str, str]:

@@ -25,7 +25,10 @@ from redan.threat.schema import KeepInputs
 
 @dataclass(frozen=True, slots=True)
 class Recorder:
-    """Writes one attacker's blocks to the run folder. rows: each job row's place in the order of the run."""
+    """Writes one attacker's blocks to the run folder. rows: each job row's place in the order of the run.
+
+    beside: the model that the job is about, where it is not the one that is served.
+    """
 
     folder: RunFolder
     attacker: str
@@ -35,6 +38,7 @@ class Recorder:
     keep: KeepInputs
     eight_bit: bool
     retry: str | None = None
+    beside: str | None = None
 
     def __call__(self, block: Outcomes) -> list[Line]:
         """The lines that were written."""
@@ -56,6 +60,7 @@ class Recorder:
             sha256=sha,
             seconds=dict(zip(block.names, block.seconds, strict=True)),
             crashed=block.crashed,
+            beside=self.beside,
         )
         lines: list[Line] = [head, *self._lines(block, x, kept & (not forget), measured)]
         self.folder.append(*lines, name=name)
@@ -99,6 +104,7 @@ class Recorder:
                 input=input_digest(x[i]),
                 saved=int(place[i]) if kept[i] else None,
                 retry=self.retry,
+                beside=self.beside,
             )
 
 

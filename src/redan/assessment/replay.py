@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from redan.assessment.assess import read_run
+from redan.assessment.certified import proofs_again
 from redan.assessment.measuring import measure
 from redan.assessment.opening import changed_since
 from redan.assessment.recording import input_digest
 from redan.assessment.replay_copies import copies_again
 from redan.assessment.replay_poison import victims_again
-from redan.assessment.session import Prepared, job_of
+from redan.assessment.session import Prepared, bare_job_of, job_of
+from redan.assessment.transferring import transfers_again
 from redan.engine.block import Job
 from redan.errors import EvidenceError
 from redan.evidence.folder import REPORT, RunFolder
@@ -44,11 +46,13 @@ class Replay:
     """Trained victims (and the certificate) whose saved answers were counted again, or who were trained again."""
     copies: int = 0
     """Stolen copies (and attacks without one) whose saved answers were counted again, or that were made again."""
+    proofs: int = 0
+    """Rows that were proven again, or not."""
 
     @property
     def exit_code(self) -> int:
         """0 all agrees, 1 something does not, 3 there was nothing to look at."""
-        return 1 if self.differences else 0 if self.kept or self.victims or self.copies else 3
+        return 1 if self.differences else 0 if self.kept or self.victims or self.copies or self.proofs else 3
 
 
 def replay(
@@ -95,10 +99,12 @@ def replay(
                 differences.append(str(error))
             if watch is not None:
                 watch(rows, total)
+    differences += transfers_again(ready, folder, found)
     checked = list(victims_again(ready, folder, found))
     copied = list(copies_again(ready, folder, found))
-    differences += [each for each in (*checked, *copied) if each is not None]
-    return Replay(rows, kept, agreed, tuple(differences), len(checked), len(copied))
+    proven = list(proofs_again(ready, found))
+    differences += [each for each in (*checked, *copied, *proven) if each is not None]
+    return Replay(rows, kept, agreed, tuple(differences), len(checked), len(copied), len(proven))
 
 
 def _report_differs(folder: RunFolder, again: Report) -> Iterator[str]:
@@ -146,7 +152,11 @@ def _again(
     ready: Prepared, campaign: Campaign, folder: RunFolder, block: BlockLine, lines: Sequence[RowLine]
 ) -> tuple[Job, Tensor, Tensor]:
     """The block's rows as they were worked on, their saved inputs, and for which rows those are there."""
-    job = job_of(ready, campaign, [line.row for line in lines])
+    rows = [line.row for line in lines]
+    bare = next((each for each in ready.built.bare if each.name == block.beside), None)
+    if block.beside is not None and bare is None:
+        raise EvidenceError(f"the threat model serves nothing beside '{block.beside}'; give the run's own file")
+    job = job_of(ready, campaign, rows) if bare is None else bare_job_of(ready, campaign, bare, rows)
     x = job.x.clone()
     clean = torch.tensor([input_digest(row) == line.input for row, line in zip(x, lines, strict=True)])
     places = [line.saved for line in lines]

@@ -20,6 +20,7 @@ from redan.evasion.apgd import APGD
 from redan.evasion.cascade import Cascade, Restarts, Sweep
 from redan.evasion.descent import Descent
 from redan.evasion.square import Square, SquareL1, SquareL2
+from redan.evidence.diagnosis import NAIVE
 from redan.losses import dlr, margin, targeted_dlr
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
@@ -43,6 +44,7 @@ _MASKED = (
     "masked gradients",
     "vanishing gradients",
     "black box beats white box",
+    NAIVE,
 )
 _CHANCE = ("stochastic-gradients", "eot-not-converged")
 _EFFORT = ("doubling-helps",)

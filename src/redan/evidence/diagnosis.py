@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from redan.evidence.report import AttackPart, CheckPart, Diagnosis, Doubt
 from redan.evidence.tally import Tally
 
+NAIVE = "naive beats adaptive"
 _GRADIENTS = ("gradients", "gradient-slopes")  # preflight checks
 _BLIND = 0.5  # of an attacker's gradients
 _MORE = 0.01  # of the rows that were left to attacks without gradients
 
 
 def diagnosed(
-    tally: Tally, attacks: Sequence[AttackPart], preflight: Sequence[CheckPart], rows: int, *, over: bool
+    tally: Tally,
+    attacks: Sequence[AttackPart],
+    preflight: Sequence[CheckPart],
+    rows: int,
+    *,
+    over: bool,
+    handed: Collection[str] = (),
 ) -> list[Diagnosis]:
     """What the run itself shows, then what an examination of it found; a pass rests on nothing suspicious.
 
-    over: whether the run came to its end. One that did not has not been examined to the end either.
+    over: whether the run came to its end. One that did not has not been examined to the end either. handed: retries
+    that show what was found on the model without its defenses.
     """
     said = [
         Diagnosis(name=name, status=Doubt.SUSPICIOUS, detail=detail, blocks_pass=True)
-        for name, detail in _found(tally, attacks, preflight, rows)
+        for name, detail in (*_found(tally, attacks, preflight, rows), *_naive(tally, rows, handed))
     ]
     if not over and tally.examined is None and any(attack.access == "gradients" for attack in tally.head.attacks):
         detail = "the run was ended before it was asked whether its attacks can be trusted"
@@ -62,4 +70,15 @@ def _outdone(tally: Tally, attacks: Sequence[AttackPart]) -> Iterator[tuple[str,
                 "black box beats white box",
                 f"{part.name}, which sees no gradient, broke {part.broken} of {part.attempted} rows that attacks "
                 "with gradients had left: they may be masked",
+            )
+
+
+def _naive(tally: Tally, rows: int, handed: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Inputs of a model without its defenses that break what attacks on the served one left standing."""
+    for part in tally.retries(rows):
+        if part.name in handed and part.broken > max(2, _MORE * part.attempted):
+            yield (
+                NAIVE,
+                f"{part.broken} rows that the attacks on what is served had left fell to inputs {part.name}: those "
+                "attacks are weaker than one that does not know of the defense",
             )

@@ -12,10 +12,13 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, TypeAdapter
 
 from redan.evidence.base import LogPart
+from redan.evidence.certified_lines import ProofsLine, ProvenLine, UnprovableLine
+from redan.evidence.detected import DetectorHead
 from redan.evidence.extraction_lines import CopyLine, DirectLine, ExtractionHead
 from redan.evidence.poison_lines import CertifiedLine, InspectedLine, PoisoningHead, VictimLine, VotesLine
 from redan.evidence.report import CallsPart, CheckPart, Doubt, PlanPart
 from redan.evidence.requirement import Requirement
+from redan.evidence.transfers import TransferLine
 
 VERSION = 1
 
@@ -80,6 +83,10 @@ class RunLine(LogPart):
     system: str
     defenses: list[str] = Field(default_factory=list)
     """What is served with the model, in words, the outermost last; a log of before there were any has none."""
+    beside: list[str] = Field(default_factory=list)
+    """Models without what is served, which every attacker on inputs attacks too: "the model alone"."""
+    detector: DetectorHead | None = None
+    """What refuses inputs: the answer of a refused row is the number of classes."""
     classes: list[str]
     ids: list[str]
     """The name of each row, in the order in which rows are taken."""
@@ -116,6 +123,8 @@ class BlockLine(LogPart):
     """CPU seconds of each attack."""
     crashed: dict[str, str]
     """Attacks that raised, and what."""
+    beside: str | None = None
+    """The model that was asked, where it is not the one that is served."""
 
 
 class RowLine(LogPart):
@@ -158,6 +167,8 @@ class RowLine(LogPart):
     """Its place in the block's file; None where the clean input is the saved one, or none is kept."""
     retry: str | None = None
     """The retry that it is about; what the line says counts where it makes things worse for the model."""
+    beside: str | None = None
+    """The model that was asked, where it is not the one that is served."""
 
 
 class Indication(LogPart):
@@ -232,12 +243,16 @@ Line: TypeAlias = (
     | ExaminedLine
     | RetryLine
     | RetriedLine
+    | ProofsLine
+    | ProvenLine
+    | UnprovableLine
     | VictimLine
     | InspectedLine
     | VotesLine
     | CertifiedLine
     | CopyLine
     | DirectLine
+    | TransferLine
     | CallsLine
     | ResumedLine
     | EndedLine

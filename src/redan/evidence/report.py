@@ -10,9 +10,13 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from redan.evidence.base import Part
+from redan.evidence.certified import CertifiedPart
+from redan.evidence.defended import DefendedPart
+from redan.evidence.detected import DetectorPart
 from redan.evidence.extracted import ExtractionPart
 from redan.evidence.poisoned import PoisoningPart
 from redan.evidence.requirement import Direction, Metric
+from redan.evidence.transfers import TransferPart
 
 
 class Verdict(StrEnum):
@@ -39,7 +43,7 @@ class IntervalPart(Part):
 
 
 class Certified(Part):
-    """Rows proven right within the attacker's set."""
+    """Rows proven right within the attacker's set, of all drawn; where certified accuracy is required of them."""
 
     k: int
     n: int
@@ -197,10 +201,16 @@ class AttackerPart(Part):
     success_8bit: int | None
     diagnosis: list[Diagnosis]
     retries: list[RetryPart]
+    defended: list[DefendedPart]
+    """What is served beside the model without it; empty where nothing is served with the model."""
+    transfers: TransferPart | None
+    """How far inputs carry over within an ensemble; null for other models, and for who sees no gradients."""
     poisoning: PoisoningPart | None
     """Of an attacker who changes training rows, and null for others."""
     extraction: ExtractionPart | None
     """Of an attacker who copies the model, and null for others."""
+    certified: CertifiedPart | None = None
+    """Of an attacker against whom certified accuracy is required, and null for others."""
 
     @property
     def assessed(self) -> bool:
@@ -334,7 +344,9 @@ class Report(Part):
     reasons: list[str]
     system: str
     defenses: list[str]
-    """What transforms inputs before the model sees them, the outermost last; attacked as served."""
+    """What inputs meet before the model answers them, the outermost last; attacked as served."""
+    detector: DetectorPart | None
+    """What refuses inputs, and how often it refuses clean ones; null where everything is answered."""
     classes: list[str]
     requirements: list[RequirementPart]
     attackers: list[AttackerPart]

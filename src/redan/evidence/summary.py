@@ -9,6 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from redan.errors import EvidenceError
+from redan.evidence.certified_lines import ProofsLine, ProvenLine, UnprovableLine
+from redan.evidence.certified_tally import CertifiedTally, asked_for_proof
+from redan.evidence.defended_tally import DefendedTally, shown
+from redan.evidence.detected import Refusals, over_rate
 from redan.evidence.diagnosis import diagnosed
 from redan.evidence.extracted import ExtractionPart, ExtractorPart
 from redan.evidence.extraction_lines import CopyLine, DirectLine
@@ -26,6 +30,7 @@ from redan.evidence.log import (
     RetryLine,
     RowLine,
     RunLine,
+    dumped,
 )
 from redan.evidence.poison_lines import CertifiedLine, InspectedLine, VictimLine, VotesLine
 from redan.evidence.poison_tally import PoisonTally, plain
@@ -34,6 +39,7 @@ from redan.evidence.report import AttackerPart, CallsPart, Diagnosis, Doubt, Rep
 from redan.evidence.risk import ranked
 from redan.evidence.standing import standing
 from redan.evidence.tally import Tally
+from redan.evidence.transfers import TransferLine, transfer_part
 from redan.evidence.verdict import judge
 
 _SHOWS_NOT = (
@@ -51,6 +57,12 @@ _OF_COPIES = (
     "ones copies more for the same money. Intervals over copies assume that their rates scatter alike on both sides.",
 )
 
+_OF_DETECTORS = (
+    "An attacker who sees scores is shown how suspicious an input is, and scores where it is refused: more than most "
+    "deployments show. One with surrogates has models without a detector. A row that is refused counts as held against "
+    "an attack and as wrong without one; what a refusal costs whoever is refused is not counted.",
+)
+
 
 class Summary:
     """A run so far, line by line."""
@@ -62,6 +74,11 @@ class Summary:
             for each in head.attackers
             if each.status == "assessed" and each.poisoning is None and each.extraction is None
         }
+        self.defended = {
+            name: [DefendedTally(beside, tally.head, head.labels, head.classes) for beside in head.beside]
+            for name, tally in self.tallies.items()
+        }
+        self.refusals = None if head.detector is None else Refusals(head.detector, len(head.labels), len(head.classes))
         self.poisons = {
             each.name: PoisonTally(each, each.poisoning, head.requirements)
             for each in head.attackers
@@ -72,6 +89,13 @@ class Summary:
             for each in head.attackers
             if each.status == "assessed" and each.extraction is not None
         }
+        self.certificates = {
+            name: CertifiedTally(tally, head.ids)
+            for name, tally in self.tallies.items()
+            if asked_for_proof(head.requirements, name)
+        }
+        self.transfers: dict[str, TransferLine] = {}
+        """By attacker, inputs that were shown between an ensemble's models."""
         self.clean: dict[int, VictimLine] = {}
         """Victims of clean rows, by number."""
         self.votes: dict[int, VotesLine] = {}
@@ -84,12 +108,12 @@ class Summary:
         """Count some lines more."""
         for line in lines:
             match line:
-                case RowLine():
-                    self._tally(line.attacker).row(line)
-                case BlockLine():
-                    self._tally(line.attacker).block(line)
+                case RowLine() | BlockLine():
+                    self._about_rows(line)
                 case ExaminedLine() | RetryLine() | RetriedLine():
                     self._tally(line.attacker).later(line)
+                case ProofsLine() | ProvenLine() | UnprovableLine():
+                    self._certificate(line.attacker).see(line)
                 case VictimLine(attacker=None):
                     self._clean_victim(line)
                 case VictimLine(attacker=str(name)) | InspectedLine(attacker=name):
@@ -100,6 +124,9 @@ class Summary:
                     self.votes[line.model] = line
                 case CertifiedLine():
                     self.certified = line
+                case TransferLine():
+                    self._tally(line.attacker)
+                    self.transfers[line.attacker] = line
                 case CallsLine():
                     self.calls = line.calls
                 case EndedLine():
@@ -110,10 +137,30 @@ class Summary:
                 case RunLine():
                     raise EvidenceError("the log begins twice; the evidence was changed, run again")
 
+    def _about_rows(self, line: RowLine | BlockLine) -> None:
+        tally = self._tally(line.attacker)
+        about = [each for each in self.defended[line.attacker] if each.is_about(line)]
+        if line.beside is not None and not about:
+            raise EvidenceError(f"the log has rows of '{line.beside}', which the run does not attack; it was changed")
+        match line:
+            case BlockLine(beside=None):
+                tally.block(line)
+            case RowLine(beside=None):
+                tally.row(line)
+                if self.refusals is not None:
+                    self.refusals.see(line.row, line.before)
+        for each in about:
+            each.see(line)
+
     def _tally(self, attacker: str) -> Tally:
         if attacker not in self.tallies:
             raise EvidenceError(f"the log has rows of '{attacker}', who is no attacker of the run; it was changed")
         return self.tallies[attacker]
+
+    def _certificate(self, attacker: str) -> CertifiedTally:
+        if attacker not in self.certificates:
+            raise EvidenceError(f"the log has proofs against '{attacker}', of whom none is required; it was changed")
+        return self.certificates[attacker]
 
     def _clean_victim(self, line: VictimLine) -> None:
         if not 0 <= line.number < max((each.about.clean for each in self.poisons.values()), default=0):
@@ -135,6 +182,9 @@ class Summary:
     def _found(self, rows: int) -> bytes:
         """Of all that was found, whatever the order in which it was."""
         whole = b"".join(tally.digest(rows) for tally in self.tallies.values())
+        whole += b"".join(each.digest(rows) for several in self.defended.values() for each in several)
+        whole += b"".join(each.digest(rows) for each in self.certificates.values())
+        whole += b"".join(dumped(self.transfers[name]) for name in self.tallies if name in self.transfers)
         whole += b"".join(extraction.digest() for extraction in self.extractions.values())
         if not self.poisons:
             return whole
@@ -157,7 +207,7 @@ class Summary:
         """The report, judged by the run's own requirements. rows: so many as were taken so far, for a gate."""
         head, rows = self.head, self.taken() if rows is None else rows
         hit = [] if self.ended is None else self.ended.limits_hit
-        parts = [self._attacker(each, rows, bool(hit)) for each in head.attackers]
+        parts = [self._with_proofs(self._attacker(each, rows, bool(hit)), rows) for each in head.attackers]
         whole = hashlib.sha256(self._found(rows))
         report = Report(
             schema_version=1,
@@ -166,6 +216,7 @@ class Summary:
             reasons=[],
             system=head.system,
             defenses=head.defenses,
+            detector=None if self.refusals is None else self.refusals.part(rows, head.confidence),
             classes=head.classes,
             requirements=[],
             attackers=parts,
@@ -175,6 +226,7 @@ class Summary:
             standards=standing(head.standards, parts),
             skipped=head.skipped,
             errors=[
+                *(part for each in self.certificates.values() for part in each.errors(rows)),
                 *(part for tally in self.tallies.values() for part in tally.errors(rows)),
                 *(part for poison in self.poisons.values() for part in poison.errors()),
                 *(part for extraction in self.extractions.values() for part in extraction.errors()),
@@ -185,6 +237,7 @@ class Summary:
                 *_SHOWS_NOT,
                 *(_OF_POISON if self.poisons else ()),
                 *(_OF_COPIES if self.extractions else ()),
+                *(_OF_DETECTORS if self.refusals is not None else ()),
                 *(f"{part.name}: {part.reason}" for part in parts if not part.assessed),
             ],
             run=RunPart(
@@ -248,6 +301,7 @@ class Summary:
         if (tally := self.tallies.get(head.name)) is None:
             return self._unattacked(about, head.reason)
         attacks, retries = tally.attacks(rows, cut), tally.retries(rows)
+        moved = self.transfers.get(head.name)
         return AttackerPart(
             **about,
             strength=self._strength(retries),
@@ -256,11 +310,42 @@ class Summary:
             by_class=tally.by_class(rows),
             curve=[] if self.head.stochastic else tally.curve(rows),
             success_8bit=tally.success_8bit(rows) if self.head.eight_bit else None,
-            diagnosis=diagnosed(tally, attacks, self.head.preflight, rows, over=self._over and not cut),
+            diagnosis=[
+                *self._refuses_more(rows),
+                *diagnosed(
+                    tally,
+                    attacks,
+                    self.head.preflight,
+                    rows,
+                    over=self._over and not cut,
+                    handed=[shown(beside) for beside in self.head.beside],
+                ),
+            ],
             retries=retries,
+            defended=[
+                beside
+                for each in self.defended[head.name]
+                if (beside := each.part(tally, rows, self.head.confidence)) is not None
+            ],
+            transfers=None if moved is None else transfer_part(moved, self.head.confidence),
             poisoning=None,
             extraction=None,
         )
+
+    def _refuses_more(self, rows: int) -> list[Diagnosis]:
+        """That the detector does not keep to its stated rate, if that is shown."""
+        if self.refusals is None:
+            return []
+        part = self.refusals.part(rows, self.head.confidence)
+        if not part.exceeded:
+            return []
+        return [Diagnosis(name="false positives", status=Doubt.SUSPICIOUS, detail=over_rate(part), blocks_pass=True)]
+
+    def _with_proofs(self, part: AttackerPart, rows: int) -> AttackerPart:
+        if (found := self.certificates.get(part.name)) is None:
+            return part
+        doubts = [*found.doubts(rows), *part.diagnosis]
+        return part.model_copy(update={"certified": found.part(rows), "diagnosis": doubts})
 
     def _unattacked(
         self,
@@ -286,6 +371,8 @@ class Summary:
                 Diagnosis(name="rows to ask", status=Doubt.SUSPICIOUS, detail=each, blocks_pass=True) for each in doubts
             ],
             retries=[],
+            defended=[],
+            transfers=None,
             poisoning=poisoning,
             extraction=extraction,
         )
@@ -316,19 +403,23 @@ def summary(lines: Iterable[Line]) -> Summary:
 
 
 def saved_inputs(folder: RunFolder, attacker: str, rows: Collection[int]) -> Iterator[tuple[int, Tensor]]:
-    """Some rows of an attacker with the inputs that were saved for them, of which the last counts."""
+    """Some rows of an attacker with the inputs that were saved for them, of which the last counts.
+
+    A retry's input counts where it makes things worse for the model, like its line.
+    """
+    worst: dict[int, float] = {}
     for segment in folder.segments():
         lines = list(folder.segment(segment))
-        wanted = [
-            line
-            for line in lines
-            if isinstance(line, RowLine) and line.attacker == attacker and line.row in rows and line.saved is not None
-        ]
+        wanted = []
+        for line in lines:
+            if not isinstance(line, RowLine) or line.attacker != attacker or line.beside is not None:
+                continue
+            if line.row in rows and (line.retry is None or line.share > worst.get(line.row, 0.0)):
+                worst[line.row] = line.share
+                wanted += [] if line.saved is None else [(line.row, line.saved)]
         if wanted and isinstance(lines[0], BlockLine) and lines[0].inputs is not None:
             inputs = folder.load_inputs(lines[0].inputs, lines[0].sha256)["x"]
-            for line in wanted:
-                if line.saved is not None and line.saved < len(inputs):
-                    yield line.row, inputs[line.saved]
+            yield from ((row, inputs[saved]) for row, saved in wanted if saved < len(inputs))
 
 
 def report_of(folder: RunFolder) -> Report:

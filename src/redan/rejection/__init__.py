@@ -6,6 +6,7 @@ attack(served, x, y, BalancedPGD(), within=Linf(0.1), goal=Undetected())  accept
 worth(served, x, y, within=Linf(0.1), naive=[APGD()], joint=[...])        gain, no gain, or not shown
 """
 
+from redan.evidence.gain import Gain
 from redan.rejection.detector import Detector, Scored, Threshold, calibrated, false_positives
 from redan.rejection.features import Features
 from redan.rejection.goal import Undetected
@@ -13,7 +14,7 @@ from redan.rejection.joint import Lagrangian
 from redan.rejection.mahalanobis import Mahalanobis, mahalanobis, weighted
 from redan.rejection.nearest import NearestRows, nearest_rows
 from redan.rejection.refusing import Refusing, refused, refusing
-from redan.rejection.worth import Gain, Worth, worth
+from redan.rejection.worth import Worth, worth
 
 __all__ = [
     "Detector",

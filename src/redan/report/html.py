@@ -16,12 +16,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from redan.evidence.report import AttackerPart, ClassPart, Report
 from redan.report import (
     axes,
+    certified_words,
+    defended_words,
+    detector_words,
     extraction_plots,
     extraction_tiles,
     extraction_words,
     plots,
     poison_plots,
     poison_words,
+    transfer_words,
     words,
 )
 from redan.report.figures import days, money
@@ -59,6 +63,10 @@ def _page(report: Report, shown: tuple[tuple[str, Picture], ...], planted: dict[
         words=words,
         plots=plots,
         axes=axes,
+        certified=certified_words,
+        defended=defended_words,
+        refusals=detector_words.refusals,
+        carried=transfer_words,
         poison=poison_words,
         poison_plots=poison_plots,
         copying=extraction_words,

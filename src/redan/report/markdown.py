@@ -6,7 +6,16 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from redan.evidence.report import AttackerPart, Report, Verdict
-from redan.report import extraction_tables, extraction_words, poison_tables, poison_words
+from redan.report import (
+    defended_words,
+    detector_words,
+    extraction_tables,
+    extraction_words,
+    poison_tables,
+    poison_words,
+    transfer_words,
+)
+from redan.report.certified_words import headline as proofs
 from redan.report.means import Table
 from redan.report.untrusted import cleaned
 from redan.report.words import (
@@ -61,6 +70,8 @@ def _blocks(report: Report) -> Iterator[str]:
     yield " ".join(escaped(sentence(line)) for line in headline(report))
     if report.defenses:
         yield f"**Served, and attacked:** {escaped(served(report.defenses))}"
+    if report.detector is not None:
+        yield f"**Refused:** {escaped(sentence(detector_words.refusals(report.detector, report.run.confidence)))}"
     told = [sure(report, part) for part in report.requirements if part.verdict is report.verdict]
     if told:
         yield "**How sure:** " + " ".join(escaped(sentence(line)) for line in told)
@@ -71,6 +82,16 @@ def _blocks(report: Report) -> Iterator[str]:
     if report.attackers:
         yield _attackers(report)
     for part in report.attackers:
+        if part.certified is not None:
+            yield from _of_models(f"Certified against {part.name}", proofs(part.certified), "", (), ())
+        for beside in part.defended:
+            said = defended_words.headline(beside)
+            title = "Rows with what is served and without it"
+            yield from _of_models(f"Defended against {part.name}", said, title, [defended_words.table(beside)], ())
+        if (moved := part.transfers) is not None:
+            tables = [transfer_words.table(moved)] if moved.rates else []
+            said = transfer_words.headline(moved)
+            yield from _of_models(f"Members against {part.name}", said, transfer_words.TITLE, tables, ())
         if (poison := part.poisoning) is not None:
             said, left = poison_words.headline(report, part, poison), poison_words.left_out(poison)
             title = "Victims detectors repairs and certificate"

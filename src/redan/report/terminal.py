@@ -17,7 +17,17 @@ from redan.evidence.comparison import Compared
 from redan.evidence.paired import Change
 from redan.evidence.report import AttackerPart, CheckPart, CurvePart, PlanPart, Report, RequirementPart, Verdict
 from redan.evidence.requirement import Direction
-from redan.report import extraction_tables, extraction_words, poison_tables, poison_words, words
+from redan.report import (
+    defended_words,
+    detector_words,
+    extraction_tables,
+    extraction_words,
+    poison_tables,
+    poison_words,
+    transfer_words,
+    words,
+)
+from redan.report.certified_words import headline as proofs
 from redan.report.means import Table as Figures
 
 _COLOR = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.INCONCLUSIVE: "bold yellow"}
@@ -119,12 +129,18 @@ def attacker(report: Report, part: AttackerPart) -> RenderableType:
         lines.append(_indented(Text(f"{part.success_8bit:,} of {c.broken:,} stay broken when rounded to 8 bits")))
     if part.curve:
         lines.append(_indented(_curve(part.curve)))
+    if part.certified is not None:
+        lines += [_indented(Text(words.sentence(said))) for said in proofs(part.certified)]
     table = _table(("attack", "shown", "broken", "queries", "passes", "CPU s"), right=(1, 2, 3, 4, 5))
     for a in part.attacks:
         passes = f"{a.forwards + a.backwards:,}"
         name = a.name if a.status == "done" else f"{a.name} ({a.status})"
         table.add_row(Text(name), f"{a.attempted:,}", f"{a.broken:,}", f"{a.queries:,}", passes, f"{a.seconds:.1f}")
     lines.append(_indented(table))
+    for beside in part.defended:
+        lines += [_indented(Text(words.sentence(said))) for said in defended_words.headline(beside)]
+    if part.transfers is not None:
+        lines += [_indented(Text(words.sentence(said))) for said in transfer_words.headline(part.transfers)]
     if doubts := words.doubts(part):
         lines.append(_indented(_listed("!", (f"{d.name}: {d.detail}" for d in doubts), "yellow")))
     if retried := words.retried(part):
@@ -179,6 +195,8 @@ def show(report: Report, console: Console) -> None:
     ]
     if report.defenses:
         told.append(Text(f"served, and attacked: {words.served(report.defenses)}"))
+    if report.detector is not None:
+        told.append(Text(words.sentence(detector_words.refusals(report.detector, report.run.confidence))))
     if report.verdict is not Verdict.PASS:
         told.append(_listed("•", report.reasons))
     if report.requirements:

@@ -1,0 +1,102 @@
+"""What is served beside the model without it: every attacker on inputs attacks both, on the same rows.
+
+What is found on the model without its defenses is then shown to what is served: the attack of one who does not know of
+them, and a retry like any other, since a row that it breaks is broken. What a defense is worth is the difference that
+is left against attacks that know it (`redan.evidence.gain`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+
+from redan.assessment.models import Bare
+from redan.assessment.recording import Recorder
+from redan.assessment.session import Session, Stage, bare_job_of, job_of
+from redan.engine.block import Job
+from redan.engine.outcomes import Outcomes, Status
+from redan.engine.run import Progress, run
+from redan.evasion.given import Given
+from redan.evidence.defended_tally import DefendedTally, shown
+from redan.evidence.log import AttackHead, RetriedLine, RetryLine
+from redan.oracle import Capability
+from redan.protocols import settings
+from redan.threat.planner import Campaign
+
+_STEP = 1024  # rows whose inputs are held in memory until they are shown
+
+
+def compare_undefended(session: Session, rows: int) -> None:
+    """Attack every model without what is served, and show what was found; rows that are done are not done again."""
+    for campaign in session.ready.plan.campaigns:
+        for bare in session.ready.built.bare:
+            for tally in session.summary.defended.get(campaign.attacker.name, ()):
+                if tally.beside == bare.name:
+                    _compared(session, campaign, bare, tally, rows)
+
+
+def _compared(session: Session, campaign: Campaign, bare: Bare, tally: DefendedTally, rows: int) -> None:
+    pending, attacker, name = tally.pending(rows), campaign.attacker.name, shown(bare.name)
+    if not pending or session.purse.hit:
+        return
+    attack = Given()
+    begun = RetryLine(
+        attacker=attacker,
+        name=name,
+        because=[f"the comparison with {bare.name}"],
+        detail=f"inputs that were found on {bare.name} are shown to what is served",
+        attack=AttackHead(name=name, settings=settings(attack), access="labels"),
+    )
+    session.write(begun)
+    for first in range(0, len(pending), _STEP):
+        if not session.purse.hit:
+            _step(session, campaign, bare, tally, pending[first : first + _STEP])
+    if not session.purse.hit:
+        session.write(RetriedLine(attacker=attacker, name=name))
+
+
+def _step(session: Session, campaign: Campaign, bare: Bare, tally: DefendedTally, pending: list[int]) -> None:
+    """Some rows attacked on the model without its defenses, and what broke it shown to what is served."""
+    job = bare_job_of(session.ready, campaign, bare, pending)
+    record = _recorder(session, campaign, job, pending, beside=bare.name)
+    found = _run(session, job, record, _told(session, campaign, tally, f"attacked on {bare.name}"))
+    broken = found.right & (found.status == Status.BROKEN)
+    rows, name = [pending[at] for at in torch.nonzero(broken)[:, 0].tolist()], shown(bare.name)
+    if not rows or session.purse.hit:
+        return
+    served = job_of(session.ready, campaign, rows)
+    naive = replace(
+        served, attacks=((name, Given()),), starts=found.x[broken], surrogates=None, capability=Capability()
+    )
+    _run(session, naive, _recorder(session, campaign, served, rows, retry=name), None)
+
+
+def _recorder(session: Session, campaign: Campaign, job: Job, rows: Sequence[int], **about: str) -> Recorder:
+    built, keep = session.ready.built, session.ready.loaded.model.run.keep_inputs
+    index, eight_bit = [built.index[row] for row in rows], session.summary.head.eight_bit
+    return Recorder(session.folder, campaign.attacker.name, job, rows, index, keep, eight_bit, **about)
+
+
+def _run(session: Session, job: Job, record: Recorder, tell: Callable[[Progress], None] | None) -> Outcomes:
+    def done(block: Outcomes) -> None:
+        session.summary.see(*record(block))
+
+    block = session.ready.loaded.model.run.block
+    return run(job, workers=session.workers, block=block, purse=session.purse, done=done, progress=tell)
+
+
+def _told(session: Session, campaign: Campaign, tally: DefendedTally, doing: str) -> Callable[[Progress], None] | None:
+    if session.watch is None:
+        return None
+    watch, names = session.watch, list(session.summary.tallies)
+    total, before, passes = len(session.summary.head.labels), tally.finished, tally.passes
+
+    def tell(now: Progress) -> None:
+        share = (before + now.settled) / max(1, total)
+        whole = Progress(share, passes + now.passes, before + now.settled, total)
+        number = names.index(campaign.attacker.name) + 1
+        watch(Stage(campaign.attacker.name, number, len(names), whole, session.folder.url, doing))
+
+    return tell
