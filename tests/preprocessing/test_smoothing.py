@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from torch import Tensor
 
 from redan.preprocessing.lab import from_lab, to_lab
 from redan.preprocessing.non_local import NonLocalMeans
-from redan.preprocessing.total_variation import TotalVariation, objective, solved
+from redan.preprocessing.total_variation import TotalVariation, objective, solution, solved
+from redan.preprocessing.wrapped import Preprocessed
+from redan.samples import fashion_mnist
+from redan.targets import from_torch
 
 
 def images(rows: int, channels: int, height: int, width: int, seed: int = 0) -> Tensor:
@@ -137,3 +141,58 @@ def test_half_of_the_pixels_are_kept_in_all_channels() -> None:
     alone = ((found - x).abs() < 0.05).double().mean()
     assert 0.4 < float(same.double().mean()) < 0.6
     assert float(alone) < float(same.double().mean()) + 0.1  # channels are kept together
+
+
+def test_a_flat_patch_moves_as_the_mean_of_what_is_kept_of_it() -> None:
+    flat = torch.full((1, 1, 6, 8), 0.2, dtype=torch.float64, requires_grad=True)
+    kept = (images(1, 1, 6, 8, seed=5) < 0.3).double()
+    z = solution(flat, kept, 0.03, 500)
+    assert torch.equal(z, solved(flat.detach(), kept, 0.03, 500))
+    (slope,) = torch.autograd.grad(z[0, 0, 2, 3], flat)
+    assert torch.allclose(slope, kept / kept.sum(), atol=0.05)  # nearer ones move it a little more
+    assert float(slope.sum()) == pytest.approx(1, abs=0.01)
+
+
+def test_an_edge_is_not_crossed() -> None:
+    x = torch.full((1, 1, 6, 8), 0.2, dtype=torch.float64)
+    x[..., 4:] = 0.9
+    x.requires_grad_()
+    z = solution(x, torch.ones_like(x), 0.03, 500)
+    (slope,) = torch.autograd.grad(z[..., :4].sum(), x)
+    assert torch.allclose(slope[..., :4], torch.ones(1, dtype=torch.float64), atol=1e-3)
+    assert torch.allclose(slope[..., 4:], torch.zeros(1, dtype=torch.float64), atol=1e-3)
+
+
+def test_the_slope_is_that_of_the_solver_where_the_identity_is_not() -> None:
+    """Of 24 garments, beside the solver's own steps gone back through."""
+    x = torch.from_numpy(fashion_mnist()[0][:24])
+    kept = (images(24, 1, 28, 28, seed=1) < 0.5).float()
+    ways = images(24, 1, 28, 28, seed=2).float() - 0.5
+
+    def slope(smoothed: Callable[[Tensor, Tensor, float, int], Tensor]) -> Tensor:
+        at = x.clone().requires_grad_()
+        return torch.autograd.grad((smoothed(at, kept, 0.03, 200) * ways).sum(), at)[0].flatten(1)
+
+    own, true = slope(solution), slope(solved)
+    near = torch.nn.functional.cosine_similarity(own, true)
+    identity = torch.nn.functional.cosine_similarity(ways.flatten(1), true)
+    assert float(near.median()) > 0.7
+    assert float(identity.median()) < 0.5
+    assert not bool(own[(kept == 0).flatten(1)].any())
+
+
+def test_gradient_and_answer_are_of_one_draw() -> None:
+    stage = TotalVariation(steps=5)
+    target = Preprocessed(target=from_torch(torch.nn.Flatten().eval()), transformations=(stage,))
+    x = images(3, 1, 6, 6).float()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        plain = target(x)
+        torch.manual_seed(0)
+        answer = target(x.requires_grad_())
+    assert torch.equal(answer, plain)
+    (slope,) = torch.autograd.grad(answer.sum(), x)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        dropped = torch.rand(3, 1, 6, 6) >= 0.5
+    assert torch.equal(slope == 0, dropped)

@@ -31,6 +31,7 @@ class BitDepth:
 
     stochastic = False
     differentiable = False
+    exact = False
 
     def __post_init__(self) -> None:
         checked_box(self.bounds)

@@ -37,6 +37,7 @@ class JPEG:
 
     stochastic = False
     differentiable = False
+    exact = False
 
     def __post_init__(self) -> None:
         checked_box(self.bounds)

@@ -30,6 +30,7 @@ class Median:
 
     stochastic = False
     differentiable = True
+    exact = True
 
     def __post_init__(self) -> None:
         if self.size < 1:

@@ -49,6 +49,7 @@ class NonLocalMeans:
 
     stochastic = False
     differentiable = True
+    exact = True
 
     def __post_init__(self) -> None:
         checked_box(self.bounds)

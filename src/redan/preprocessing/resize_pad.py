@@ -44,6 +44,7 @@ class ResizePad:
 
     stochastic = True
     differentiable = True
+    exact = True
 
     def __post_init__(self) -> None:
         checked_box(self.bounds)

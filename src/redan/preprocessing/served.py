@@ -39,7 +39,7 @@ class Behind(nn.Module):
             if each.differentiable:
                 self.stages.append(each)
                 continue
-            stage = StraightThrough(each, each.stand_in)
+            stage = StraightThrough(each, each.stand_in, exact=each.exact)
             self.add_module(f"stage_{at}", stage)
             self.stages.append(stage)
         self.model = model

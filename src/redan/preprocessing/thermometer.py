@@ -43,6 +43,7 @@ class Thermometer:
 
     stochastic = False
     differentiable = False
+    exact = False
 
     def __post_init__(self) -> None:
         checked_box(self.bounds)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from redan.errors import SettingError
+from redan.preprocessing.total_variation_slope import pulled_back
 from redan.preprocessing.transformation import Shape, checked_box, checked_images, from_unit, to_unit
 
 _RATIO = 8.0  # of the primal step to the dual one: numbers are up to 1, their duals up to the weight
@@ -24,8 +26,9 @@ class TotalVariation:
     the primal-dual method of Chambolle and Pock 2011 (algorithm 1), all images at once, in `steps` steps from the mean
     of the kept pixels.
 
-    Nothing is differentiated through the solver: an attacker climbs the identity (Athalye et al. 2018,
-    arXiv:1802.00420), averaged over draws.
+    An attacker averages over draws the gradient that `solution` has, of the answer he was given. Athalye et al. 2018
+    (arXiv:1802.00420) climbed the identity, which knows neither what was dropped nor what is smoothed: as cheap, it
+    broke fewer rows.
 
     Raises SettingError for a share, a weight or steps that mean nothing.
 
@@ -41,6 +44,7 @@ class TotalVariation:
 
     stochastic = True
     differentiable = False
+    exact = True
 
     def __post_init__(self) -> None:
         checked_box(self.bounds)
@@ -58,13 +62,13 @@ class TotalVariation:
         return image
 
     def __call__(self, x: Tensor, /) -> Tensor:
-        n, _, height, width = checked_images(x).shape
-        kept = (torch.rand(n, 1, height, width) < self.keep).to(x)
         with torch.no_grad():
-            return from_unit(solved(to_unit(x, self.bounds), kept, self.weight, self.steps), self.bounds)
+            return self.stand_in(x)
 
     def stand_in(self, x: Tensor, /) -> Tensor:
-        return x
+        n, _, height, width = checked_images(x).shape
+        kept = (torch.rand(n, 1, height, width) < self.keep).to(x)
+        return from_unit(solution(to_unit(x, self.bounds), kept, self.weight, self.steps), self.bounds)
 
 
 def objective(z: Tensor, x: Tensor, kept: Tensor, weight: float) -> Tensor:
@@ -74,6 +78,26 @@ def objective(z: Tensor, x: Tensor, kept: Tensor, weight: float) -> Tensor:
     """
     variation = z.diff(dim=2).abs().flatten(1).sum(1) + z.diff(dim=3).abs().flatten(1).sum(1)
     return (kept * (z - x)).square().flatten(1).sum(1) + weight * variation
+
+
+def solution(x: Tensor, kept: Tensor, weight: float, steps: int) -> Tensor:
+    """`solved`, with the gradient in x that `pulled_back` has."""
+    answer: Tensor = _Solution.apply(x, kept, weight, steps)  # type: ignore[no-untyped-call]
+    return answer
+
+
+class _Solution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kept: Tensor, weight: float, steps: int) -> Tensor:
+        z = solved(x, kept, weight, steps)
+        ctx.save_for_backward(z, kept)
+        ctx.weight = weight
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        z, kept = ctx.saved_tensors
+        return pulled_back(gradient, z, kept, ctx.weight), None, None, None
 
 
 def solved(x: Tensor, kept: Tensor, weight: float, steps: int) -> Tensor:

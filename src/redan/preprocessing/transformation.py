@@ -30,6 +30,14 @@ class Transformation(Protocol):
         """Whether its own gradient is the one that an attacker would climb; else he climbs `stand_in` (BPDA)."""
         ...
 
+    @property
+    def exact(self) -> bool:
+        """Whether `stand_in` answers as the transformation does, by the same draws, and only its gradient is another.
+
+        Then it is asked alone, so that gradient and answer are of one draw.
+        """
+        ...
+
     def shape(self, image: Shape) -> Shape:
         """The shape that an image of this shape gets."""
         ...

@@ -75,7 +75,7 @@ class Preprocessed:
 def through(transformation: Transformation, x: Tensor, slope: Slope = Slope.ADAPTIVE) -> Tensor:
     """Images (N, C, H, W) transformed, with the gradient that is climbed."""
     if slope is Slope.ADAPTIVE and not transformation.differentiable:
-        answer: Tensor = StraightThrough(transformation, transformation.stand_in)(x)
+        answer: Tensor = StraightThrough(transformation, transformation.stand_in, exact=transformation.exact)(x)
         return answer
     answer = transformation(x)
     if x.requires_grad and not answer.requires_grad and torch.is_grad_enabled():

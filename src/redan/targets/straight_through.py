@@ -19,7 +19,8 @@ class StraightThrough(nn.Module):
     stand-in (`surrogate`), so that the preflight does not hold them to the slopes of the answers.
 
     stage: (N, …) -> (N, …), left as it is; without `instead` it must keep the shape. instead: a differentiable
-    function with the stage's shape of answers. Raises TargetError where the shapes differ.
+    function with the stage's shape of answers. exact: it answers as the stage does too, so that it is asked alone where
+    a gradient is wanted; what draws has one draw for both then. Raises TargetError where the shapes differ.
 
     >>> rounded = StraightThrough(lambda x: (x * 4).round() / 4)
     >>> x = torch.tensor([[0.3]], requires_grad=True)
@@ -27,12 +28,20 @@ class StraightThrough(nn.Module):
     (0.25, 1.0)
     """
 
-    def __init__(self, stage: Callable[[Tensor], Tensor], instead: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        stage: Callable[[Tensor], Tensor],
+        instead: Callable[[Tensor], Tensor] | None = None,
+        *,
+        exact: bool = False,
+    ) -> None:
         super().__init__()
-        self.stage, self.instead = stage, instead
+        self.stage, self.instead, self.exact = stage, instead, exact
         self.training = any(part.training for part in self.children())
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.exact and self.instead is not None and x.requires_grad:
+            return self.instead(x)
         with torch.no_grad():
             answer = self.stage(x)
         if not x.requires_grad:
