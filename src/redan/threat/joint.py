@@ -22,7 +22,7 @@ from redan.threat.model import Combine, Ensemble, Members, Model
 __all__ = ["JOINT", "LEVELED", "joint_attacks", "leveled_attacks"]
 
 JOINT: dict[str, str] = {
-    "balanced-pgd": "redan's own, after Carlini and Wagner 2017, arXiv:1705.07263",
+    "balanced-pgd": "redan's own",
     "orthogonal-pgd": "Bryniarski 2022, arXiv:2106.15023",
     "lagrangian": "Carlini and Wagner 2017, arXiv:1705.07263",
 }

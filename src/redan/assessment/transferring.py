@@ -1,0 +1,141 @@
+"""How far inputs carry over within an ensemble: what was saved is shown to every member, and to the whole.
+
+No input is made for it: those are shown that an attack on the whole, or on a member alone, left in the run folder. They
+were saved as soon as they broke their model, and so lie near its boundary: what carries over is a lower bound
+(`redan.ensembles.between` attacks on, and carries over more).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from redan.answers import evaluate, micro_batch, share
+from redan.assessment.session import Prepared, Session, bare_job_of, job_of
+from redan.engine.block import JUDGING_DRAWS, Job, seeded
+from redan.evidence.defended_tally import shown
+from redan.evidence.folder import RunFolder
+from redan.evidence.log import BlockLine, RowLine
+from redan.evidence.summary import Summary
+from redan.evidence.transfers import WHOLE, TransferLine
+from redan.goals import Task
+from redan.threat.model import Ensemble
+from redan.threat.planner import Campaign
+from redan.threat.schema import KeepInputs
+
+__all__ = ["measure_transfers", "transfers_again"]
+
+
+def measure_transfers(session: Session, rows: int) -> None:
+    """Show every white-box attacker's inputs of the first rows around; what was shown before is not shown again."""
+    for campaign in session.ready.plan.campaigns:
+        name = campaign.attacker.name
+        if (
+            name in session.summary.tallies
+            and name not in session.summary.transfers
+            and _is_about(session.ready, campaign)
+        ):
+            if session.purse.hit:
+                return
+            session.write(_line(session.ready, session.folder, campaign, rows))
+
+
+def transfers_again(ready: Prepared, folder: RunFolder, found: Summary) -> Iterator[str]:
+    """What a second look at the saved inputs finds otherwise than the log says, a sentence each."""
+    campaigns = {campaign.attacker.name: campaign for campaign in ready.plan.campaigns}
+    for name, line in found.transfers.items():
+        campaign = campaigns.get(name)
+        if campaign is None or not _is_about(ready, campaign):
+            yield f"{name}: the log has inputs shown between models, and the threat model has no ensemble for them"
+        elif line.reason is None and _line(ready, folder, campaign, found.taken()) != line:
+            yield f"{name}: inputs that were shown between the ensemble's models meet another fate"
+
+
+def _is_about(ready: Prepared, campaign: Campaign) -> bool:
+    """Whether an attacker sees the members of an ensemble, which has classes to be wrong about."""
+    several = isinstance(ready.loaded.model.system.model, Ensemble)
+    return several and campaign.within is not None and campaign.sees == "gradients" and ready.built.task is Task.CLASS
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """A model with its job on all rows taken. saved: the input of each row that broke it."""
+
+    name: str
+    job: Job
+    saved: dict[int, Tensor]
+
+
+def _line(ready: Prepared, folder: RunFolder, campaign: Campaign, rows: int) -> TransferLine:
+    everyone = range(rows)
+    members = [bare for bare in ready.built.bare if bare.name.startswith("member ")]
+    names = [WHOLE, *(bare.name for bare in members)]
+    if ready.loaded.model.run.keep_inputs is KeepInputs.NONE:
+        why = "run.keep_inputs is none, so there are no inputs to show; say broken or all"
+        return TransferLine(attacker=campaign.attacker.name, names=names, shown=[], broken=[], reason=why)
+    saved = _saved(folder, campaign.attacker.name, rows, [shown(bare.name) for bare in ready.built.bare])
+    models = [_Model(WHOLE, job_of(ready, campaign, everyone), saved.get(None, {}))]
+    models += [
+        _Model(bare.name, bare_job_of(ready, campaign, bare, everyone), saved.get(bare.name, {})) for bare in members
+    ]
+    right = [_right(model.job) for model in models]
+    counts = [
+        [_carried(one, other, right[i] & right[j]) for j, other in enumerate(models)] for i, one in enumerate(models)
+    ]
+    return TransferLine(
+        attacker=campaign.attacker.name,
+        names=names,
+        shown=[[n for _, n in row] for row in counts],
+        broken=[[k for k, _ in row] for row in counts],
+    )
+
+
+def _saved(folder: RunFolder, attacker: str, rows: int, handed: list[str]) -> dict[str | None, dict[int, Tensor]]:
+    """By model (None: what is served), the input of each row that broke it; of several the last.
+
+    handed: retries that show what was found on another model.
+    """
+    found: dict[str | None, dict[int, Tensor]] = {}
+    for segment in folder.segments():
+        lines = list(folder.segment(segment))
+        mine = [
+            line
+            for line in lines
+            if isinstance(line, RowLine)
+            and line.attacker == attacker
+            and line.row < rows
+            and line.saved is not None
+            and line.status == "broken"
+            and line.right
+            and line.retry not in handed
+        ]
+        if mine and isinstance(lines[0], BlockLine) and lines[0].inputs is not None:
+            inputs = folder.load_inputs(lines[0].inputs, lines[0].sha256)["x"]
+            for line in mine:
+                found.setdefault(line.beside, {})[line.row] = inputs[line.saved]
+    return found
+
+
+def _right(job: Job) -> Tensor:
+    """Which rows a model has right: (N,) bool."""
+    with seeded(job, job.seed), torch.inference_mode(False):
+        clean = evaluate(job.target, job.x, micro=micro_batch(job.x))
+        return clean.answered & job.aim.about(job.y, clean.output, torch.arange(len(job.x))).right(clean.output)
+
+
+def _carried(one: _Model, other: _Model, right: Tensor) -> tuple[int, int]:
+    """Rows that break the other too, and rows that were shown to it."""
+    rows = [row for row in sorted(one.saved) if bool(right[row])]
+    if not rows:
+        return 0, 0
+    job, at = other.job, torch.tensor(rows, device=other.job.x.device)
+    x = torch.stack([one.saved[row] for row in rows]).to(job.x)
+    micro = micro_batch(x)
+    with seeded(job, job.seed), torch.inference_mode(False):
+        clean = evaluate(job.target, job.x[at], micro=micro)
+        goal = job.aim.about(job.y[at], clean.output, at)
+        often, reasons = share(job.target, x, goal, JUDGING_DRAWS if job.target.stochastic else 1, micro)
+    return int((often >= 0.5).sum()), len(rows) - len(reasons)
