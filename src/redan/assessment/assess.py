@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from os import PathLike
@@ -40,6 +40,7 @@ from redan.evidence.verdict import settled
 from redan.goals import Aim, Deviate, FlipLabels, Task, Untargeted
 from redan.oracle import Limits, Purse
 from redan.perturbations.norms import Linf
+from redan.runners.local import pieces
 from redan.targets import declared, is_remote
 from redan.threat.file import read
 from redan.threat.inputs import ImageInputs
@@ -267,6 +268,8 @@ def _campaign(session: Session, campaign: Campaign, rows: range) -> None:
             _campaign(session, campaign, range(first, min(first + model.run.block, rows.stop)))
         return
     pending = [row for row in rows if not tally.finished[row]]
+    if built.target.stochastic:
+        pending = _whole_blocks(rows, pending, model.run.block)
     if not pending:
         return
     job = job_of(ready, campaign, pending)
@@ -286,3 +289,12 @@ def _campaign(session: Session, campaign: Campaign, rows: range) -> None:
         done=done,
         progress=told(session, campaign, len(pending)),
     )
+
+
+def _whole_blocks(rows: range, pending: Sequence[int], block: int) -> list[int]:
+    """The blocks of rows that have pending ones: a stochastic model draws for a block, not for a row.
+
+    So a run that was broken off meets the draws of one that was not; what was known of a block's rows is replaced.
+    """
+    found = [rows[piece.start : piece.stop] for piece in pieces(len(rows), block, 1)]
+    return [row for piece in found if set(piece) & set(pending) for row in piece]

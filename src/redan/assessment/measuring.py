@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from redan.answers import Answers, evaluate, micro_batch, share
-from redan.engine.block import JUDGING_DRAWS, Job, seeded, seen_by
+from redan.engine.block import JUDGING_DRAWS, Job, seed_of, seeded, seen_by
 from redan.evidence.log import RightAnswer
 from redan.goals import Task
 from redan.protocols import Ball, is_ball, wide
@@ -39,8 +39,7 @@ def measure(job: Job, index: Tensor, x: Tensor, said: Sequence[str], eight_bit: 
     A row counts as broken only if its saved input lies in the attacker's set and reaches the goal again, and as
     robust only if its clean input does not. Nobody is billed.
     """
-    first = int(index[0]) if len(index) else 0
-    with seeded(job, job.seed * 1_000_003 + first):
+    with seeded(job, seed_of(job, index)):
         return _measured(job, index, x, said, eight_bit)
 
 

@@ -39,6 +39,8 @@ def compare_undefended(session: Session, rows: int) -> None:
 
 def _compared(session: Session, campaign: Campaign, bare: Bare, tally: DefendedTally, rows: int) -> None:
     pending, attacker, name = tally.pending(rows), campaign.attacker.name, shown(bare.name)
+    if pending and session.ready.built.target.stochastic:
+        pending = list(range(rows))  # it draws for rows together: in a run that goes on, for the same ones
     if not pending or session.purse.hit:
         return
     attack = Given()

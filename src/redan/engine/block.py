@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -82,10 +83,19 @@ def seeded(asked: MayDraw, seed: int) -> Iterator[None]:
         yield
 
 
+def seed_of(job: Job, index: Tensor) -> int:
+    """The seed of what a stochastic model draws for the job's rows at `index`: theirs, wherever they stand in the job.
+
+    It hangs on the first row's name, so rows that are worked on together again, after a run was broken off, meet the
+    same draws.
+    """
+    first = job.names[int(index[0])] if len(index) else ""
+    return job.seed * 1_000_003 + int.from_bytes(hashlib.sha256(first.encode()).digest()[:4], "big")
+
+
 def attacked(job: Job, index: Tensor, classes: int, purse: Purse, tell: Callable[[float, int, int], None]) -> Outcomes:
     """The rows at `index` under the job's attacks in turn. tell(share of the worst-case work, passes, settled rows)."""
-    first = int(index[0]) if len(index) else 0
-    with torch.inference_mode(False), seeded(job, job.seed * 1_000_003 + first):
+    with torch.inference_mode(False), seeded(job, seed_of(job, index)):
         return _attacked(job, index, classes, purse, tell)
 
 
