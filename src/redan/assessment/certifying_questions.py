@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from torch import Tensor
 
@@ -22,10 +22,10 @@ from redan.threat.changes import Change, L2Change, LinfChange
 from redan.threat.model import Http, Trees
 from redan.threat.schema import ThreatModel
 
-__all__ = ["Asked", "How", "Question", "check", "notes", "questions"]
+__all__ = ["Asked", "How", "Norm", "Question", "check", "named", "notes", "prover_of", "questions", "set_of"]
 
 Norm: TypeAlias = type[Linf] | type[L2]
-_NAMES: Mapping[Norm, str] = {Linf: "linf", L2: "l2"}
+_NAMES: Mapping[Norm, Literal["linf", "l2"]] = {Linf: "linf", L2: "l2"}
 
 
 class How(StrEnum):
@@ -91,7 +91,7 @@ class Question:
 
 def check(model: ThreatModel, asked: Asked) -> None:
     """Raise for what cannot be certified, before the model is asked anything."""
-    if not asked.patches and not any(_set(attacker.change) for attacker in _evaders(model)):
+    if not asked.patches and not any(set_of(attacker.change) for attacker in _evaders(model)):
         raise ThreatModelError(
             "no evasion attacker of the file changes inputs within linf or l2, so there is no set to certify; add one, "
             "or give the size of a patch"
@@ -111,7 +111,7 @@ def check(model: ThreatModel, asked: Asked) -> None:
 
 def notes(model: ThreatModel, asked: Asked, found: list[Question]) -> Iterator[str]:
     """Whom nothing is certified against, and radii that no row could have."""
-    left = [f"{a.name} ({next(iter(type(a.change).model_fields))})" for a in _evaders(model) if not _set(a.change)]
+    left = [f"{a.name} ({next(iter(type(a.change).model_fields))})" for a in _evaders(model) if not set_of(a.change)]
     if left and not asked.patches:
         yield f"nothing is certified against {', '.join(left)}"
     noise = asked.smoothing
@@ -142,7 +142,7 @@ def questions(ready: Prepared, asked: Asked, x: Tensor) -> Iterator[Question]:
         return
     held: dict[Norm, dict[str, float]] = {}
     for attacker in _evaders(ready.loaded.model):
-        found = _set(attacker.change)
+        found = set_of(attacker.change)
         if found is None:
             continue
         norm, radius = found
@@ -156,7 +156,7 @@ def questions(ready: Prepared, asked: Asked, x: Tensor) -> Iterator[Question]:
             radii=radii,
             attackers=tuple(own),
             covers=tuple(tuple(name for name, within in own.items() if within <= radius) for radius in radii),
-            prover=_prover(ready, asked, x, norm),
+            prover=prover_of(ready, asked, x, norm),
         )
 
 
@@ -164,7 +164,7 @@ def _evaders(model: ThreatModel) -> list[Evasion]:
     return [attacker for attacker in model.attackers if isinstance(attacker, Evasion)]
 
 
-def _set(change: Change) -> tuple[Norm, float] | None:
+def set_of(change: Change) -> tuple[Norm, float] | None:
     """The norm and the radius of a change that certificates can be about."""
     match change:
         case LinfChange(linf=radius):
@@ -174,7 +174,13 @@ def _set(change: Change) -> tuple[Norm, float] | None:
     return None
 
 
-def _prover(ready: Prepared, asked: Asked, x: Tensor, norm: Norm) -> Prover:
+def named(norm: Norm) -> Literal["linf", "l2"]:
+    """What a file calls a norm."""
+    return _NAMES[norm]
+
+
+def prover_of(ready: Prepared, asked: Asked, x: Tensor, norm: Norm) -> Prover:
+    """What proves rows x (N, …) of the file's model. Raises NotCertifiableError for a model that has no proofs."""
     loaded, target = ready.loaded, ready.built.target
     if asked.smoothing is not None:
         seed = loaded.model.statistics.seed

@@ -88,7 +88,8 @@ class Outlook:
     @property
     def seconds(self) -> float:
         """Wall time from start to report."""
-        return self.preparing + sum(each.seconds for each in (*self.attackers, *self.proofs))
+        attacks, proofs = (sum(each.seconds for each in self.attackers), sum(each.seconds for each in self.proofs))
+        return self.preparing + attacks + proofs
 
 
 def forecast(

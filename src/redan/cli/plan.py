@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from redan.assessment.build import added_attacks
+from redan.assessment.certified import foreseen
 from redan.assessment.forecast import Outlook, forecast
 from redan.assessment.parts import plan_parts
 from redan.cli.progress import bars, span
@@ -51,6 +52,8 @@ def plan(
         shown = {each.attacker.name for each in steps.poisonings} | {each.attacker.name for each in steps.extractions}
         parts = [part for part in plan_parts(steps) if part.attacker not in shown]
         show_plan(parts, loaded.model.statistics.rows, console, untested)
+        for sentence in foreseen(loaded.model):
+            console.print(Text(sentence))
     if pilot:
         with bars() as watch:
             outlook = forecast(threat_model, trust_pickle=trust_pickle, watch=watch)
@@ -102,8 +105,8 @@ def _tell(outlook: Outlook) -> None:
     """One line for each attacker, and one for the whole."""
     for each in outlook.attackers:
         money = "" if each.usd is None else f", {each.usd:,.2f} USD"
-        typer.echo(
-            f"{each.attacker}: about {each.queries:,} queries, {each.passes:,} passes{money}, "
-            f"{span(each.seconds)} (from {each.pilot:,} of {each.rows:,} rows)"
-        )
+        spent = f"about {each.queries:,} queries, {each.passes:,} passes{money}, {span(each.seconds)}"
+        typer.echo(f"{each.attacker}: {spent} (from {each.pilot:,} of {each.rows:,} rows)")
+    for proof in outlook.proofs:
+        typer.echo(f"{proof.attacker}, certified: {span(proof.seconds)} (from {proof.pilot:,} of {proof.rows:,} rows)")
     typer.echo(f"the whole assessment: about {span(outlook.seconds)} on this machine")

@@ -27,7 +27,8 @@ def replay(
     and threat model are what they were, and that report.json follows from the log. Of poisoning attackers the
     victims' saved answers are counted again; where training is declared deterministic, the first victim of each is
     trained again. Of extraction attackers the copies' answers are counted again, and the first copy of each
-    extractor is made again. The run folder is not trusted: the model comes from THREAT_MODEL.
+    extractor is made again. Certified rows are proven again. The run folder is not trusted: the model comes from
+    THREAT_MODEL.
 
     Exit code 0: everything agrees. 1: something does not. 3: no input was kept, so nothing could be asked again.
 
@@ -45,7 +46,8 @@ def replay(
         )
     style = {0: "bold green", 1: "bold red", 3: "bold yellow"}[found.exit_code]
     word = {0: "AGREES", 1: "DIFFERS", 3: "NOTHING TO REPLAY"}[found.exit_code]
-    models = [f"{n:,} {what}" for n, what in ((found.victims, "victims"), (found.copies, "copies")) if n]
+    looked = ((found.victims, "victims"), (found.copies, "copies"), (found.proofs, "proofs"))
+    models = [f"{n:,} {what}" for n, what in looked if n]
     again = f", {' and '.join(models)} looked at again" if models else ""
     console.print(
         Text.assemble(

@@ -25,6 +25,8 @@ class Count:
     """Open rows on which the model failed."""
     undecided: int = 0
     """Open rows that were cut off or never reached."""
+    unproven: int = 0
+    """Open rows that have no certificate, and are not shown to break."""
     held: tuple[int, ...] | None = None
     """A stochastic model's judged rows by how often they held, in equal steps from 0 to 1."""
     mean: float | None = None
@@ -35,7 +37,7 @@ class Count:
     @property
     def open(self) -> int:
         """Rows that may be successes or not."""
-        return self.errors + self.undecided
+        return self.errors + self.undecided + self.unproven
 
     @property
     def least(self) -> float:
@@ -93,6 +95,21 @@ def _success(_: AttackerPart, c: Counts) -> Rate | str:
     return Rate(counts=(count,), drawn=c.drawn)
 
 
+def _certified(a: AttackerPart, _: Counts) -> Rate | str:
+    found = a.certified
+    if found is None:
+        return f"{Metric.CERTIFIED_ACCURACY} was not asked for in this run, so nothing was proven"
+    if found.contradicted:
+        return (
+            f"{found.contradicted} certified rows were answered wrong or broken by an attack: proofs and attacks "
+            "contradict each other, so neither is believed"
+        )
+    if found.reason is not None:
+        return found.reason
+    count = Count(k=found.certified, n=found.drawn, undecided=found.missing, unproven=found.open)
+    return Rate(counts=(count,), drawn=found.drawn)
+
+
 def _worst_class(a: AttackerPart, c: Counts) -> Rate | str:
     if c.held is not None:
         return f"{Metric.WORST_CLASS_ROBUST_ACCURACY} of a stochastic model is not built yet"
@@ -110,5 +127,6 @@ RATES: dict[Metric, Callable[[AttackerPart, Counts], Rate | str]] = {
     Metric.ROBUST_ACCURACY: _robust,
     Metric.WORST_CLASS_ROBUST_ACCURACY: _worst_class,
     Metric.ATTACK_SUCCESS_RATE: _success,
+    Metric.CERTIFIED_ACCURACY: _certified,
 }
 """How each metric is counted, or why it cannot be."""

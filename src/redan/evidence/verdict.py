@@ -14,7 +14,7 @@ from redan.evidence.bounds import Judged, bounded
 from redan.evidence.extraction_rates import EXTRACTION_RATES
 from redan.evidence.poison_rates import POISON_RATES
 from redan.evidence.rates import RATES, Count
-from redan.evidence.report import AttackerPart, IntervalPart, Report, RequirementPart, RunPart, Verdict
+from redan.evidence.report import AttackerPart, Certified, IntervalPart, Report, RequirementPart, RunPart, Verdict
 from redan.evidence.requirement import Direction, Metric, Requirement
 from redan.evidence.statistics import holm
 
@@ -43,6 +43,7 @@ class _Case:
     found: Judged | None
     missing: str = ""
     distrust: tuple[str, ...] = ()
+    certified: Certified | None = None
 
     def above(self, passing: bool) -> bool:
         """Whether it is a rate above the threshold that shows a pass (or a fail)."""
@@ -64,16 +65,30 @@ def _case(report: Report, requirement: Requirement) -> _Case:
         named = f"the report has no attacker named '{requirement.against}'"
         return _Case(requirement, None, named if metric.needs_attacker else "no row was measured")
     if not any(metric in known for known in (RATES, POISON_RATES, EXTRACTION_RATES)):
-        instead = "; `redan certify` judges it" if metric is Metric.CERTIFIED_ACCURACY else ""
-        return _Case(requirement, None, f"{metric} is not built yet in an assessment{instead}")
+        return _Case(requirement, None, f"{metric} is not built yet in an assessment")
     if len(attackers) > 1:
         return _Case(requirement, None, "several attackers fit; say against which")
     (attacker,) = attackers
     if not attacker.assessed and attacker.poisoning is None and attacker.extraction is None:
         return _Case(requirement, None, attacker.reason or "the attacker was not assessed")
-    distrust = tuple(d.detail for d in attacker.diagnosis if d.blocks_pass) if metric.needs_attacker else ()
-    found = _rate(requirement, attacker, report.run)
-    return _Case(requirement, None, found) if isinstance(found, str) else _Case(requirement, found, "", distrust)
+    distrust: tuple[str, ...] = ()
+    if metric.needs_attacker and metric is not Metric.CERTIFIED_ACCURACY:  # no attack's failure touches a proof
+        distrust = tuple(d.detail for d in attacker.diagnosis if d.blocks_pass)
+    found, certified = _rate(requirement, attacker, report.run), _certified(metric, attacker)
+    if isinstance(found, str):
+        return _Case(requirement, None, found, certified=certified)
+    return _Case(requirement, found, "", distrust, certified)
+
+
+def _certified(metric: Metric, attacker: AttackerPart) -> Certified | None:
+    """Rows with a proof, beside the metrics that count robust rows; None where they are not believed."""
+    found = attacker.certified
+    if metric not in _ROBUST or found is None or found.reason is not None or found.contradicted:
+        return None
+    return Certified(k=found.certified, n=found.drawn)
+
+
+_ROBUST = (Metric.ROBUST_ACCURACY, Metric.CERTIFIED_ACCURACY)
 
 
 def _rate(requirement: Requirement, attacker: AttackerPart, run: RunPart) -> Judged | str:
@@ -130,7 +145,10 @@ def _ruled(case: _Case, pass_level: float, fail_level: float) -> _Ruling:
     above = worst.value > at
     rows = found.rows_to_decide(at, pass_level if case.above(True) == above else fail_level, above=above)
     more = f"more {found.unit} would decide" + (f": about {rows} at this rate" if rows else "")
-    reasons = (f"not shown either way: {what}; {more}", *unshown)
+    unproven = sum(count.unproven for count in found.counts)
+    told = [f"{unproven} {found.unit} have no certificate and may be robust all the same"] if unproven else []
+    told += [more] if rows or not unproven else []
+    reasons = (f"not shown either way: {what}; {'; '.join(told)}", *unshown)
     errors, undecided = (sum(each) for each in zip(*((c.errors, c.undecided) for c in found.counts), strict=True))
     if errors + undecided:
         reasons += (f"{errors} {found.unit} errored and {undecided} stayed undecided; they never help",)
@@ -168,7 +186,7 @@ def _part(case: _Case, ruling: _Ruling, confidence: float) -> RequirementPart:
         interval=shown,
         bound_used=ruling.bound,
         rows_to_decide=ruling.rows,
-        certified=None,
+        certified=case.certified,
         verdict=ruling.verdict,
         reasons=list(ruling.reasons),
     )

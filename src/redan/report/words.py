@@ -153,7 +153,9 @@ def worst_classes(part: AttackerPart) -> list[ClassPart]:
 
 
 def class_name(report: Report, index: int) -> str:
-    """A class's name, or its number where it has none."""
+    """A class's name, or its number where it has none; the answer after the last class is a detector's refusal."""
+    if report.detector is not None and index == len(report.classes):
+        return "refused"
     return report.classes[index] if 0 <= index < len(report.classes) else f"class {index}"
 
 
@@ -231,6 +233,12 @@ def _settle(report: Report, part: RequirementPart) -> Iterator[str]:
     if part.undecided:
         left = f"{part.undecided:,} {counted(part)} are undecided"
         yield f"Raise our limits (limits:), and go on with redan assess --resume: {left}"
+    proven = part.certified
+    if part.metric is Metric.CERTIFIED_ACCURACY and proven is not None and proven.k < proven.n:
+        yield (
+            f"Train the model for certificates (redan harden --method ibp), or require robust_accuracy instead: "
+            f"{proven.n - proven.k:,} rows have no certificate"
+        )
     if part.errors:
         yield f"Mend what kept {part.errors:,} {counted(part)} from being judged, then assess again"
     if part.bound_used is None:
