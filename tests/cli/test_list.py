@@ -94,6 +94,7 @@ def test_techniques_built_or_not(capsys: Captured) -> None:
         **{entry.name: "yes" for entry in POISONERS},
         **{entry.name: "yes" for entry in EXTRACTORS},
         **{each.name: "not yet" for each in PLANNED},
+        **dict.fromkeys(JOINT, "yes"),
     }
     (pgd,) = [row for row in rows if row["name"] == "pgd"]
     assert pgd["paper"] == "Madry 2018, arXiv:1706.06083"
