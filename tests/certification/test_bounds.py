@@ -23,6 +23,7 @@ from redan.certification.layers import Plan, Wire
 from redan.certification.region import Region, region
 from redan.certification.rounding import Rounding
 from redan.certification.steps import Affine, Back, Interval, Relaxed, Sum
+from redan.certification.windows import cut
 from redan.engine.run import attack
 from redan.errors import NotCertifiableError, SetError, TrainingModeError
 from redan.evasion.apgd import APGD
@@ -319,7 +320,7 @@ def _swapped(self: Relu, a: Tensor, parts: Any, window: Any = None) -> Back:
 
 
 def _unsigned(self: Region, a: Tensor, window: Any = None) -> tuple[Tensor, Tensor]:
-    return a.flatten(1) @ self.interval.cut(window).low.flatten(), torch.zeros(len(a), dtype=torch.float64)
+    return a.flatten(1) @ cut(self.interval.low, window).flatten(), torch.zeros(len(a), dtype=torch.float64)
 
 
 def _no_bias(self: Affine, a: Tensor, parts: Any, window: Any = None) -> Back:

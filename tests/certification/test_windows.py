@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from redan.certification import graph, passes
+from redan.certification.patches import Patches
 from redan.certification.region import region
 from redan.certification.rounding import Rounding
-from redan.certification.windows import Convolution, Window, cut, widened
+from redan.certification.windows import Convolution, Window, cut
 from redan.perturbations.norms import L2, Linf
 from redan.samples.models import ResidualBlock
 from redan.targets import from_torch
@@ -70,6 +71,15 @@ def small(monkeypatch: pytest.MonkeyPatch, *, together: bool = False) -> None:
     monkeypatch.setattr(passes, "_tiles", tiles)
 
 
+def patched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each number of an image a window of its own."""
+
+    def tiles(bounds: passes.Bounds, step: int, _count: int) -> tuple[list[Window | None], bool]:
+        return ([] if len(bounds.of(step).low.shape) == 4 else [None]), False
+
+    monkeypatch.setattr(passes, "_tiles", tiles)
+
+
 @pytest.mark.parametrize("within", [Linf(0.05), L2(0.4)], ids=["linf", "l2"])
 @pytest.mark.parametrize("kind", list(NETS))
 def test_the_smallest_windows_give_the_bounds_of_whole_images(
@@ -82,6 +92,44 @@ def test_the_smallest_windows_give_the_bounds_of_whole_images(
         assert margins(kind, within).tolist() == pytest.approx(whole.tolist(), rel=1e-9)
 
 
+@pytest.mark.parametrize("within", [Linf(0.05), L2(0.4)], ids=["linf", "l2"])
+@pytest.mark.parametrize("kind", list(NETS))
+def test_a_window_for_each_number_gives_them_too(kind: str, within: Linf | L2, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passes, "_tiles", lambda *_: ([None], False))
+    whole = margins(kind, within)
+    patched(monkeypatch)
+
+    assert margins(kind, within).tolist() == pytest.approx(whole.tolist(), rel=1e-9)
+
+
+def test_branches_of_different_strides_meet_on_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.far, self.near = nn.Conv2d(2, 3, 2, stride=2), nn.Conv2d(2, 3, (5, 5))
+            self.first, self.last = nn.Conv2d(2, 2, 3, padding=1), nn.Linear(3 * 4 * 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.first(x))
+            found: Tensor = self.last(torch.relu(self.far(x) + self.near(x)).flatten(1))
+            return found
+
+    torch.manual_seed(0)
+    model, x = Branches().eval(), torch.rand(1, 2, 8, 8)
+
+    def found() -> list[float]:
+        with torch.no_grad():
+            steps = graph.steps_of(from_torch(model), x.shape[1:])
+            bounds = passes.refined(steps, region(x, Linf(0.05), 0.05), Rounding(torch.float32))
+            return passes.lower(bounds, len(steps) - 1, torch.eye(3, dtype=torch.float64)).tolist()
+
+    monkeypatch.setattr(passes, "_tiles", lambda *_: ([None], False))
+    whole = found()
+    patched(monkeypatch)
+
+    assert found() == pytest.approx(whole, rel=1e-9)
+
+
 def test_what_is_chosen_gives_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = margins("strides", Linf(0.05))
     monkeypatch.setattr(passes, "_CALLS", 0)
@@ -92,10 +140,10 @@ def test_what_is_chosen_gives_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_window_that_is_too_short_would_show(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = margins("strides", Linf(0.05))
-    looks = Convolution.looks
+    under = Window.under
     small(monkeypatch)
     monkeypatch.setattr(
-        Convolution, "looks", lambda self, w: looks(self, w)._replace(bottom=max(looks(self, w).bottom - 1, 0))
+        Window, "under", lambda w, look: under(w, look)._replace(bottom=max(under(w, look).bottom - 1, 0))
     )
 
     assert (margins("strides", Linf(0.05)) - whole).abs().max() > 1e-3
@@ -119,6 +167,39 @@ def test_the_transpose_of_a_window(stride: int, padding: int, dilation: int) -> 
         part = torch.randn_like(cut(z, window))
         cut(a, window)[:] = part
         (whole,) = torch.autograd.grad(z, x, a, retain_graph=True)
-        found = widened(made.adjoint(part, window), made.looks(window), Window(0, 9, 0, 8))
+        found = made.looks(window).whole(made.adjoint(part, window), 9, 8)
 
         assert torch.allclose(found, whole)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("padding", [0, 1, 3])
+def test_the_transpose_of_a_window_for_each_row(stride: int, padding: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randn(3, 2, 3, 2, dtype=torch.float64, generator=draw)
+    settings = (stride, stride), (padding, padding), (1, 1), 1
+    x = torch.randn(1, 2, 9, 8, dtype=torch.float64, generator=draw, requires_grad=True)
+    z = nn.functional.conv2d(x, weight, None, *settings)
+    made, (height, width) = Convolution(weight, *settings, x.shape[1:]), z.shape[2:]
+    rows, columns = torch.arange(height).repeat_interleave(width), torch.arange(width).repeat(height)
+    place = Patches.at(rows, columns, height, width)
+    part = torch.randn(height * width, 3, 1, 1, dtype=torch.float64, generator=draw)
+    found = made.looks(place).whole(made.adjoint(part, place), 9, 8)
+    picked = made.looks(place).cut(x.detach())
+
+    for at, a in enumerate(place.whole(part, height, width)):
+        (whole,) = torch.autograd.grad(z, x, a[None], retain_graph=True)
+        assert torch.allclose(found[at], whole[0])
+    assert torch.allclose((picked * made.adjoint(part, place)).flatten(1).sum(1), (found * x).flatten(1).sum(1))
+
+
+def test_many_channels_at_few_positions_are_multiplied_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randn(48, 48, 3, 3, dtype=torch.float64, generator=draw)
+    made = Convolution(weight, (2, 2), (1, 1), (1, 1), 1, (48, 6, 6))
+    a = torch.randn(2, 48, 2, 3, dtype=torch.float64, generator=draw)
+    place = Window(0, 2, 0, 3)
+    found = made.adjoint(a, place)
+    monkeypatch.setattr("redan.certification.windows._FEW", 1)
+
+    assert torch.allclose(found, made.adjoint(a, place))

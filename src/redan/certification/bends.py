@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from redan.certification.rounding import OWN, Rounding, unit
 from redan.certification.steps import Back, Interval, Reached, Relaxed, dot, unrounded
-from redan.certification.windows import Window
+from redan.certification.windows import Place
 
 
 class Lines(NamedTuple):
@@ -40,7 +40,11 @@ def relu_lines(x: Interval) -> Lines:
 
 @dataclass(frozen=True, slots=True)
 class Relu:
-    """z = max(x, 0)."""
+    """z = max(x, 0).
+
+    Going back, a coefficient a becomes lower · a + (upper - lower) · min(a, 0): a few roundings of a where the lower
+    line is x, and there a number's size is that of its result.
+    """
 
     parents: tuple[int, ...]
     reach = 1
@@ -57,20 +61,21 @@ class Relu:
     def open(self, given: Sequence[Interval]) -> Tensor:
         return (given[0].low < 0) & (given[0].high > 0)
 
-    def looks(self, window: Window) -> Window:
+    def looks(self, window: Place) -> Place:
         return window
 
     def relaxed(self, given: Sequence[Interval]) -> Relaxed:
         lines = relu_lines(given[0])
         return Relaxed(lines, lines.offset)
 
-    def backward(self, a: Tensor, parts: Sequence[Tensor], _window: Window | None = None) -> Back:
+    def backward(self, a: Tensor, parts: Sequence[Tensor], _window: Place | None = None) -> Back:
         lower, upper, offset = parts
         if len(offset) == 1:
             bent = offset.flatten().nonzero().flatten()
             if 3 * len(bent) < offset.numel():
                 return _few(a, parts, bent)
-        return Back((torch.where(a > 0, lower, upper) * a,), dot(a.clamp_max(0), offset))
+        below = a.clamp_max(0)
+        return Back((torch.addcmul(a * lower, below, upper - lower),), dot(below, offset))
 
 
 def _few(a: Tensor, parts: Sequence[Tensor], bent: Tensor) -> Back:
@@ -78,9 +83,10 @@ def _few(a: Tensor, parts: Sequence[Tensor], bent: Tensor) -> Back:
     lower, upper, offset = (part.flatten() for part in parts)
     flat = a.flatten(1)
     some = flat[:, bent]
-    lines = torch.where(some > 0, lower[bent], upper[bent]) * some
+    below, line = some.clamp_max(0), lower[bent]
+    lines = torch.addcmul(some * line, below, upper[bent] - line)
     into = (flat * upper).index_copy_(1, bent, lines)
-    return Back((into.reshape(a.shape),), some.clamp_max(0) @ offset[bent])
+    return Back((into.reshape(a.shape),), below @ offset[bent])
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +115,7 @@ class Tanh:
     def open(self, given: Sequence[Interval]) -> Tensor:
         return given[0].high > given[0].low
 
-    def looks(self, window: Window) -> Window:
+    def looks(self, window: Place) -> Place:
         return window
 
     def relaxed(self, given: Sequence[Interval]) -> Relaxed:
@@ -118,7 +124,7 @@ class Tanh:
         below, under = _tanh_line(Interval(-x.high, -x.low))  # tanh is odd: a line above -x is one below x
         return Relaxed((above, over, below, under), torch.maximum(over.abs(), under.abs()))
 
-    def backward(self, a: Tensor, parts: Sequence[Tensor], _window: Window | None = None) -> Back:
+    def backward(self, a: Tensor, parts: Sequence[Tensor], _window: Place | None = None) -> Back:
         above, over, below, under = parts
         added = dot(a.clamp_max(0), over) - dot(a.clamp_min(0), under)
         return Back((torch.where(a > 0, below, above) * a,), added)
@@ -192,11 +198,11 @@ class MaxPool:
         seen = functional.pad(seen, (0, max(0, left + width - seen.shape[3]), 0, max(0, up + height - seen.shape[2])))
         return (seen[:, :, up : up + height, left : left + width] > 0) & (x.high > x.low)
 
-    def looks(self, _window: Window) -> None:
+    def looks(self, _window: Place) -> None:
         return None
 
     def _certain(self, x: Interval) -> Tensor:
-        """Windows whose largest number is the same everywhere; found for windows apart, where that is simple."""
+        """Places whose largest number is the same everywhere; found for windows apart, where that is simple."""
         least, chosen = self.pool(x.low)
         if self.dilation != (1, 1) or any(s < k for s, k in zip(self.stride, self.kernel, strict=True)):
             return torch.zeros_like(least, dtype=torch.bool)
@@ -209,7 +215,7 @@ class MaxPool:
         constant = self.pool(x.high)[0].masked_fill(certain, 0)
         return Relaxed((certain, constant, self.pool(x.low)[1], x.low[:, :1]), constant.abs())
 
-    def backward(self, a: Tensor, parts: Sequence[Tensor], _window: Window | None = None) -> Back:
+    def backward(self, a: Tensor, parts: Sequence[Tensor], _window: Place | None = None) -> Back:
         certain, constant, chosen, image = parts
         into = a.new_zeros(len(a), a.shape[1], image.shape[2] * image.shape[3])
         kept = torch.where(certain, a, a.clamp_min(0)).flatten(2)

@@ -10,15 +10,19 @@ from torch import Tensor
 
 from redan.certification.rounding import Rounding
 from redan.certification.steps import Affine, Back, Interval, Reached, Relaxed, Step
-from redan.certification.windows import Pointwise, Window
+from redan.certification.windows import Convolution, Place, Pointwise
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """second(first(x)), the second number by number. What both may round is what each may, carried to the end."""
+    """second(first(x)), the second number by number. What both may round is what each may, carried to the end.
+
+    both: the two as one, for the way back, where a product of weights is worth it.
+    """
 
     first: Affine
     second: Affine
+    both: Affine | None = None
     straight = True
     exact = False
 
@@ -46,7 +50,7 @@ class Chain:
     def open(self, _given: Sequence[Interval]) -> None:
         return None
 
-    def looks(self, window: Window) -> Window | None:
+    def looks(self, window: Place) -> Place | None:
         return self.first.looks(window)
 
     def relaxed(self, _given: Sequence[Interval]) -> Relaxed:
@@ -55,7 +59,9 @@ class Chain:
         sizes = [size for size in (carried, None if outer is None else outer.abs()) if size is not None]
         return Relaxed((), sum(sizes[1:], start=sizes[0]) if sizes else None)
 
-    def backward(self, a: Tensor, parts: Sequence[Tensor], window: Window | None = None) -> Back:
+    def backward(self, a: Tensor, parts: Sequence[Tensor], window: Place | None = None) -> Back:
+        if self.both is not None:
+            return self.both.backward(a, parts, window)
         carried = self.second.backward(a, parts, window)
         back = self.first.backward(carried.parents[0], parts, window)
         return Back(back.parents, back.added + carried.added)
@@ -76,11 +82,24 @@ def chained(steps: Sequence[Step]) -> list[Step]:
             waiting[at] = _placed(step, number)
             continue
         if first is not None and isinstance(step, Affine):
-            made.append(Chain(first, step))
+            made.append(Chain(first, step, _both(first, step)))
         else:
             made.append(_placed(step, number))
         number[at] = len(made) - 1
     return made
+
+
+def _both(first: Affine, second: Affine) -> Affine | None:
+    """A convolution whose channels are scaled, as one convolution."""
+    local, scaling = first.local, second.local
+    if not isinstance(local, Convolution) or not isinstance(scaling, Pointwise) or scaling.scale.shape[-2:] != (1, 1):
+        return None
+    merged = local.scaled(scaling.scale)
+    biases = [None if first.bias is None else first.bias * scaling.scale, second.bias]
+    known = [bias for bias in biases if bias is not None]
+    return replace(
+        first, adjoint=merged.transposed, bias=sum(known[1:], start=known[0]) if known else None, local=merged
+    )
 
 
 def _pointwise(step: Step) -> bool:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.grad import conv2d_input
 
 from redan.certification.bends import MaxPool, Relu, Tanh
 from redan.certification.rounding import OWN
@@ -125,7 +124,7 @@ class Plan:
             x,
             lambda z: functional.conv2d(z, weight, None, *rest),
             lambda z: functional.conv2d(z, size, None, *rest),
-            lambda a: conv2d_input([len(a), *x.shape], weight, a, *rest),  # type: ignore[no-untyped-call]
+            local.transposed,
             terms=into * math.prod(kernel),
             reach=out // groups * math.prod(kernel),
             bias=None if bias is None else self.number(bias).reshape(-1, 1, 1),

@@ -10,18 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from redan.certification.patches import Patches
 from redan.certification.region import Region
 from redan.certification.rounding import OWN, Rounding, gamma, unit
 from redan.certification.steps import Interval, Reached, Step, dot
-from redan.certification.windows import Pointwise, Window, cut, widened
+from redan.certification.windows import Place, Pointwise, Window, cut
 
 _NUMBERS = 2**20  # of coefficients held at once for one step: 8 MiB
 _CALLS = 2**19  # what the calls of a step cost, in multiplications
+_PICKED = 64  # what picking an image's numbers for one number of a patch costs
 
 
 class Ready(NamedTuple):
@@ -146,7 +148,12 @@ def _settled(bounds: Bounds, step: int) -> bool:
 def _least(
     bounds: Bounds, step: int, mask: Tensor, tiles: Sequence[Window | None], signs: Sequence[int]
 ) -> list[Tensor]:
-    """For each sign, lower bounds of sign · z for those numbers z that the mask names, -inf of the others."""
+    """For each sign, lower bounds of sign · z for those numbers z that the mask names, -inf of the others.
+
+    By these windows; where there are none, each number by its own, all in one pass.
+    """
+    if not tiles:
+        return [_patched(bounds, step, mask, sign) for sign in signs]
     found = [torch.full(mask.shape, -torch.inf, dtype=OWN) for _ in signs]
     for window in tiles:
         part = cut(mask, window)
@@ -160,9 +167,22 @@ def _least(
     return found
 
 
+def _patched(bounds: Bounds, step: int, mask: Tensor, sign: int) -> Tensor:
+    """The same for one sign, each number with a window of its own."""
+    found, (height, width) = torch.full(mask.shape, -torch.inf, dtype=OWN), mask.shape[2:]
+    widest = _work(bounds, step, Window(height // 2, height // 2 + 1, width // 2, width // 2 + 1)).widest
+    for some in torch.split(mask.nonzero(), max(1, _NUMBERS // widest)):
+        _, channels, rows, columns = some.unbind(1)
+        one = torch.zeros(len(some), mask.shape[1], 1, 1, dtype=OWN)
+        one[torch.arange(len(some)), channels] = sign
+        found[some.unbind(1)] = lower(bounds, step, one, Patches.at(rows, columns, height, width))
+    return found
+
+
 def _tiles(bounds: Bounds, step: int, count: int) -> tuple[Sequence[Window | None], bool]:
-    """The windows to bound a step's numbers by, so many in all: as small as pays. And whether both ends at once pay."""
-    shape, work = bounds.of(step).low.shape, count * _work(bounds, step, None)[0]
+    """The windows to bound a step's numbers by, so many in all: as small as pays, none for one a number. And whether
+    both ends at once pay."""
+    shape, work = bounds.of(step).low.shape, count * _work(bounds, step, None).work
     best: tuple[float, Sequence[Window | None], bool] = (work, [None], False)
     if len(shape) != 4:
         return best[1:]
@@ -174,25 +194,37 @@ def _tiles(bounds: Bounds, step: int, count: int) -> tuple[Sequence[Window | Non
             for left in range(0, width, side)
         ]
         middle = tiles[len(tiles) // 2 + math.isqrt(len(tiles)) // 2 if len(tiles) > 1 else 0]
-        work, passed = _work(bounds, step, middle)
+        work, numbers, passed, _ = _work(bounds, step, middle)
+        if side == 1 and (each := count * (work + _PICKED * numbers) + passed * _CALLS) < best[0]:
+            best = each, [], False
         work, calls = work * count, len(tiles) * passed * _CALLS
         if work + calls < best[0]:
             best = work + calls, tiles, work < calls
     return best[1:]
 
 
-def _work(bounds: Bounds, step: int, window: Window | None) -> tuple[float, int]:
-    """Multiplications that a bound of one number takes, and steps that it goes through."""
-    waiting: dict[int, Window | None] = {step: window}
-    work, passed = 0.0, 0
+class _Work(NamedTuple):
+    """What a bound of one number takes: multiplications; numbers of windows; steps; the most numbers of a step."""
+
+    work: float
+    numbers: int
+    passed: int
+    widest: int
+
+
+def _work(bounds: Bounds, step: int, window: Window | None) -> _Work:
+    waiting: dict[int, Any] = {step: window}
+    work, numbers, passed, widest = 0.0, 0, 0, 1
     for at in range(step, -1, -1):
         if at not in waiting:
             continue
         window, one = waiting.pop(at), bounds.steps[at]
-        looked = None if window is None else one.looks(window)
+        looked: Any = None if window is None else one.looks(window)
         shape = bounds.of(at).low.shape
-        here = window if looked is not None else None
-        work += (math.prod(shape) if here is None else math.prod(shape[:2]) * here.area) * (one.terms + 8)
+        here = math.prod(shape) if window is None or looked is None else math.prod(shape[:2]) * window.area
+        work += here * (one.terms + 8)
+        numbers += 0 if window is None else here
+        widest = max(widest, here)
         for parent in one.parents:
             if parent in waiting:
                 other = waiting[parent]
@@ -200,10 +232,10 @@ def _work(bounds: Bounds, step: int, window: Window | None) -> tuple[float, int]
             else:
                 waiting[parent] = looked
         passed += 1
-    return work, passed
+    return _Work(work, numbers, passed, widest)
 
 
-def lower(bounds: Bounds, step: int, a: Tensor, window: Window | None = None, *, bends: bool = True) -> Tensor:
+def lower(bounds: Bounds, step: int, a: Tensor, window: Place | None = None, *, bends: bool = True) -> Tensor:
     """Lower bounds of a · z, z the step's numbers, for S rows a (S, …): (S,); -inf where nothing can be said.
 
     window: where a's numbers are, if not everywhere. bends: whether to go on over steps that bend, by their lines; else
@@ -211,7 +243,7 @@ def lower(bounds: Bounds, step: int, a: Tensor, window: Window | None = None, *,
     section 3), which may be the tighter of both where a network was trained by it. What our own rounding may take is
     subtracted (`Bounds.ready`).
     """
-    waiting: dict[int, tuple[Tensor, Window | None]] = {step: (a, window)}
+    waiting: dict[int, tuple[Tensor, Place | None]] = {step: (a, window)}
     total = torch.zeros(len(a), dtype=OWN)
     deep, u = len(bounds.steps) + 16, unit(OWN)
     for at in range(step, -1, -1):
@@ -223,7 +255,7 @@ def lower(bounds: Bounds, step: int, a: Tensor, window: Window | None = None, *,
             total += least - size * (deep * u + gamma(math.prod(a.shape[1:]) + deep, 2 * u))
             continue
         (a, window), one, ready = waiting.pop(at), bounds.steps[at], bounds.ready(at)
-        looked = None if window is None else one.looks(window)
+        looked = None if window is None or not window.pays(*bounds.of(at).low.shape[-2:]) else one.looks(window)
         if window is not None and looked is None:
             a, window = _everywhere(a, window, bounds.of(at)), None
         back = one.backward(a, [cut(part, window) for part in ready.parts], window)
@@ -240,17 +272,17 @@ def lower(bounds: Bounds, step: int, a: Tensor, window: Window | None = None, *,
     return total.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
 
 
-def _everywhere(a: Tensor, window: Window | None, known: Interval) -> Tensor:
+def _everywhere(a: Tensor, window: Place | None, known: Interval) -> Tensor:
     height, width = known.low.shape[-2:]
-    return a if window is None else widened(a, window, Window(0, height, 0, width))
+    return a if window is None else window.whole(a, height, width)
 
 
 def _added(
-    held: tuple[Tensor, Window | None], more: tuple[Tensor, Window | None], known: Interval
-) -> tuple[Tensor, Window | None]:
+    held: tuple[Tensor, Place | None], more: tuple[Tensor, Place | None], known: Interval
+) -> tuple[Tensor, Place | None]:
     """The sum of coefficients of two windows."""
     (a, here), (b, there) = held, more
-    if here is None or there is None:
+    around: Place | None = None if here is None or there is None else here.around(there)
+    if here is None or there is None or around is None:
         return _everywhere(a, here, known) + _everywhere(b, there, known), None
-    around = here.around(there)
-    return widened(a, here, around) + widened(b, there, around), around
+    return here.widened(a, around) + there.widened(b, around), around

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from redan.certification.rounding import OWN, unit
-from redan.certification.steps import Interval
-from redan.certification.windows import Window, cut
+from redan.certification.steps import Interval, dot
+from redan.certification.windows import Place, cut
 from redan.errors import SetError
 from redan.perturbations.balls import ULPS, rounding
 from redan.perturbations.norms import L2, Linf
@@ -29,7 +29,7 @@ class Region:
     radius: float
     dual: float
 
-    def least(self, a: Tensor, window: Window | None = None) -> tuple[Tensor, Tensor]:
+    def least(self, a: Tensor, window: Place | None = None) -> tuple[Tensor, Tensor]:
         """A lower bound of a · x over the region for each a (S, …), and the size of what it sums: (S,) each.
 
         Over the box, or over the ball by Hölder's inequality, whichever says more. window: where a's numbers are, if
@@ -38,9 +38,8 @@ class Region:
         least, size = self.interval.least(a, window)
         if self.dual == 1 or not math.isfinite(self.radius):
             return least, size
-        flat, x0 = a.flatten(1), cut(self.x0, window).flatten()
-        moved = self.radius * torch.linalg.vector_norm(flat, ord=self.dual, dim=1)
-        return torch.maximum(least, flat @ x0 - moved), size + moved
+        moved = self.radius * torch.linalg.vector_norm(a.flatten(1), ord=self.dual, dim=1)
+        return torch.maximum(least, dot(a, cut(self.x0, window)) - moved), size + moved
 
 
 def region(x: Tensor, within: Bounded, radius: float) -> Region:

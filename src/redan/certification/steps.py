@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from redan.certification.rounding import Rounding
-from redan.certification.windows import Local, Window, cut
+from redan.certification.windows import Local, Place, cut
 
 
 class Interval(NamedTuple):
@@ -34,14 +34,12 @@ class Interval(NamedTuple):
         """Number by number the narrower of both."""
         return Interval(torch.maximum(self.low, other.low), torch.minimum(self.high, other.high))
 
-    def least(self, a: Tensor, window: Window | None = None) -> tuple[Tensor, Tensor]:
+    def least(self, a: Tensor, window: Place | None = None) -> tuple[Tensor, Tensor]:
         """The least of a · x for each a (S, …), x in this box (1, …), and the size of what it sums: (S,) each."""
-        flat, box = a.flatten(1), self.cut(window)
-        low, high, most = (part.flatten() for part in (*box, box.size))
-        return flat.clamp_min(0) @ low + flat.clamp_max(0) @ high, flat.abs() @ most
-
-    def cut(self, window: Window | None) -> Interval:
-        return Interval(cut(self.low, window), cut(self.high, window))
+        parts = (self.low + self.high) / 2, (self.high - self.low) / 2, self.size
+        middle, radius, most = (cut(part, window) for part in parts)
+        sizes = a.abs()
+        return dot(a, middle) - dot(sizes, radius), dot(sizes, most)
 
 
 class Reached(NamedTuple):
@@ -116,7 +114,7 @@ class Step(Protocol):
         """Which numbers of what it takes bend, and would bend less if they were known better: (1, …); None for none."""
         ...
 
-    def looks(self, window: Window, /) -> Window | None:
+    def looks(self, window: Place, /) -> Place | None:
         """What a window of its numbers depends on, the same of each parent; None for all or what is not known."""
         ...
 
@@ -124,7 +122,7 @@ class Step(Protocol):
         """The linear relaxation of a step that bends."""
         ...
 
-    def backward(self, a: Tensor, parts: Sequence[Tensor], window: Window | None = None, /) -> Back:
+    def backward(self, a: Tensor, parts: Sequence[Tensor], window: Place | None = None, /) -> Back:
         """Coefficients (S, …) of the result, as a lower bound in the parents' numbers.
 
         parts: of `relaxed`; where `a` is that of a window, so are they.
@@ -174,14 +172,15 @@ class Affine:
     def relaxed(self, _given: Sequence[Interval]) -> Relaxed:
         return Relaxed((), None if self.bias is None else self.bias.abs())
 
-    def looks(self, window: Window) -> Window | None:
+    def looks(self, window: Place) -> Place | None:
         return None if self.local is None else self.local.looks(window)
 
-    def backward(self, a: Tensor, _parts: Sequence[Tensor], window: Window | None = None) -> Back:
+    def backward(self, a: Tensor, _parts: Sequence[Tensor], window: Place | None = None) -> Back:
         into = self.adjoint(a) if window is None or self.local is None else self.local.adjoint(a, window)
         if self.bias is None:
             return Back((into,))
-        return Back((into,), dot(a, cut(self.bias, window).expand(1, *a.shape[1:])))
+        bias = cut(self.bias, window)
+        return Back((into,), dot(a, bias if bias.dim() == a.dim() else bias.expand(1, *a.shape[1:])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +213,10 @@ class Sum:
     def relaxed(self, _given: Sequence[Interval]) -> Relaxed:
         return Relaxed()
 
-    def looks(self, window: Window) -> Window:
+    def looks(self, window: Place) -> Place:
         return window
 
-    def backward(self, a: Tensor, _parts: Sequence[Tensor], _window: Window | None = None) -> Back:
+    def backward(self, a: Tensor, _parts: Sequence[Tensor], _window: Place | None = None) -> Back:
         return Back((a, a if self.sign > 0 else -a))
 
 
@@ -245,10 +244,10 @@ class Joined:
     def relaxed(self, _given: Sequence[Interval]) -> Relaxed:
         return Relaxed()
 
-    def looks(self, window: Window) -> Window | None:
+    def looks(self, window: Place) -> Place | None:
         return window if self.axis == 1 else None
 
-    def backward(self, a: Tensor, _parts: Sequence[Tensor], _window: Window | None = None) -> Back:
+    def backward(self, a: Tensor, _parts: Sequence[Tensor], _window: Place | None = None) -> Back:
         return Back(torch.split(a, list(self.sizes), self.axis))
 
 
@@ -276,8 +275,8 @@ class Reshape:
     def relaxed(self, _given: Sequence[Interval]) -> Relaxed:
         return Relaxed()
 
-    def looks(self, _window: Window) -> None:
+    def looks(self, _window: Place) -> None:
         return None
 
-    def backward(self, a: Tensor, _parts: Sequence[Tensor], _window: Window | None = None) -> Back:
+    def backward(self, a: Tensor, _parts: Sequence[Tensor], _window: Place | None = None) -> Back:
         return Back((a.reshape(len(a), *self.before),))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +18,57 @@ from torch.nn.grad import conv2d_input
 
 _DENSE = 3  # times as many multiplications as the sums of a convolution need
 _LARGEST = 2**21  # numbers of a matrix
+_FEW, _CHANNELS = 16, 2048  # positions at the most, and pairs of channels at the least, to multiply all at once
+
+
+class Under(NamedTuple):
+    """How numbers of a result look at an image (H, W): stride, padding, and how wide a look is, along each axis."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    wide: tuple[int, int]
+    image: tuple[int, int]
+
+    def extent(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns, padding included, that so many of the result are made of."""
+        return (height - 1) * self.stride[0] + self.wide[0], (width - 1) * self.stride[1] + self.wide[1]
+
+
+class Place(Protocol):
+    """Where in an image coefficients (S, C, h, w) are; those beyond are zero."""
+
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+
+    def pays(self, height: int, width: int, /) -> bool:
+        """Whether less is computed than on a whole image."""
+        ...
+
+    def cut(self, x: Tensor, /) -> Tensor:
+        """What is there of x (…, H, W): (…, h, w), or (S, …, h, w) where each row of coefficients has its own place."""
+        ...
+
+    def whole(self, a: Tensor, height: int, width: int, /) -> Tensor:
+        """The coefficients with zeros all around: (S, C, H, W)."""
+        ...
+
+    def around(self, other: Any, /) -> Any:
+        """The smallest place of its kind that holds both, None if there is none."""
+        ...
+
+    def widened(self, a: Tensor, around: Any, /) -> Tensor:
+        """The coefficients, with zeros, as those of a place that holds this one."""
+        ...
+
+    def under(self, look: Under, /) -> Any:
+        """The place in the image that this one looks at."""
+        ...
+
+    def kept(self, whole: Tensor, look: Under, /) -> Tensor:
+        """Of coefficients of all that it looks at those inside the image, as they are at `under`."""
+        ...
 
 
 class Window(NamedTuple):
@@ -28,41 +79,72 @@ class Window(NamedTuple):
     left: int
     right: int
 
-    def around(self, other: Window) -> Window:
-        """The smallest window that holds both."""
-        tops, bottoms, lefts, rights = zip(self, other, strict=True)
-        return Window(min(tops), max(bottoms), min(lefts), max(rights))
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
 
     @property
     def area(self) -> int:
-        return (self.bottom - self.top) * (self.right - self.left)
+        return self.height * self.width
+
+    def pays(self, _height: int, _width: int) -> bool:
+        return True
+
+    def cut(self, x: Tensor) -> Tensor:
+        """An axis of one number stands for all."""
+        if x.dim() < 2:
+            return x
+        rows = slice(self.top, self.bottom) if x.shape[-2] > 1 else slice(None)
+        columns = slice(self.left, self.right) if x.shape[-1] > 1 else slice(None)
+        return x[..., rows, columns]
+
+    def whole(self, a: Tensor, height: int, width: int) -> Tensor:
+        return self.widened(a, Window(0, height, 0, width))
+
+    def around(self, other: Window) -> Window:
+        tops, bottoms, lefts, rights = zip(self, other, strict=True)
+        return Window(min(tops), max(bottoms), min(lefts), max(rights))
+
+    def widened(self, a: Tensor, around: Window) -> Tensor:
+        if self == around:
+            return a
+        sides = (self.left - around.left, around.right - self.right)
+        return functional.pad(a, (*sides, self.top - around.top, around.bottom - self.bottom))
+
+    def _ends(self, look: Under) -> tuple[int, int, int, int]:
+        height, width = look.extent(self.height, self.width)
+        top, left = self.top * look.stride[0] - look.padding[0], self.left * look.stride[1] - look.padding[1]
+        return top, top + height, left, left + width
+
+    def under(self, look: Under) -> Window:
+        height, width = look.image
+        return Window(
+            *(min(max(at, 0), most) for at, most in zip(self._ends(look), (height, height, width, width), strict=True))
+        )
+
+    def kept(self, whole: Tensor, look: Under) -> Tensor:
+        (top, _, left, _), inside = self._ends(look), self.under(look)
+        part = whole[..., inside.top - top : inside.bottom - top, inside.left - left : inside.right - left]
+        return part.contiguous()
 
 
-def cut(x: Tensor, window: Window | None) -> Tensor:
-    """The window of x (…, H, W), an axis of one number aside, which stands for all."""
-    if window is None or x.dim() < 2:
-        return x
-    rows = slice(window.top, window.bottom) if x.shape[-2] > 1 else slice(None)
-    columns = slice(window.left, window.right) if x.shape[-1] > 1 else slice(None)
-    return x[..., rows, columns]
-
-
-def widened(a: Tensor, window: Window, around: Window) -> Tensor:
-    """Coefficients (S, C, h, w) of a window, with zeros, as those of one that holds it."""
-    if window == around:
-        return a
-    sides = (window.left - around.left, around.right - window.right)
-    return functional.pad(a, (*sides, window.top - around.top, around.bottom - window.bottom))
+def cut(x: Tensor, place: Place | None) -> Tensor:
+    """What is there of x (…, H, W); all of it for None."""
+    return x if place is None else place.cut(x)
 
 
 class Local(Protocol):
     """An affine map from images to images, each number of which depends on a window."""
 
-    def looks(self, window: Window, /) -> Window:
+    def looks(self, window: Place, /) -> Place:
         """What a window of the result depends on."""
         ...
 
-    def adjoint(self, a: Tensor, window: Window, /) -> Tensor:
+    def adjoint(self, a: Tensor, window: Place, /) -> Tensor:
         """The transpose, of coefficients of a window of the result to those of what it looks at."""
         ...
 
@@ -73,10 +155,10 @@ class Pointwise:
 
     scale: Tensor
 
-    def looks(self, window: Window) -> Window:
+    def looks(self, window: Place) -> Place:
         return window
 
-    def adjoint(self, a: Tensor, window: Window) -> Tensor:
+    def adjoint(self, a: Tensor, window: Place) -> Tensor:
         return a * cut(self.scale, window)
 
 
@@ -92,31 +174,36 @@ class Convolution:
     shape: Sequence[int]
     matrices: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
-    def _ends(self, first: int, last: int, axis: int) -> tuple[int, int]:
-        """The rows (axis 0) or columns that these of the result are made of, those in the padding included."""
-        start = first * self.stride[axis] - self.padding[axis]
-        return start, start + (last - first - 1) * self.stride[axis] + self._wide(axis)
+    @property
+    def look(self) -> Under:
+        kernel = self.weight.shape[2:]
+        wide = (self.dilation[0] * (kernel[0] - 1) + 1, self.dilation[1] * (kernel[1] - 1) + 1)
+        return Under(self.stride, self.padding, wide, (self.shape[1], self.shape[2]))
 
-    def _wide(self, axis: int) -> int:
-        return self.dilation[axis] * (self.weight.shape[2 + axis] - 1) + 1
+    def looks(self, window: Place) -> Place:
+        found: Place = window.under(self.look)
+        return found
 
-    def looks(self, window: Window) -> Window:
-        top, bottom = self._ends(window.top, window.bottom, 0)
-        left, right = self._ends(window.left, window.right, 1)
-        height, width = self.shape[1:]
-        ends = [min(max(at, 0), most) for at, most in ((top, height), (bottom, height), (left, width), (right, width))]
-        return Window(*ends)
+    def adjoint(self, a: Tensor, window: Place) -> Tensor:
+        look = self.look
+        return window.kept(self._transposed(a, *look.extent(a.shape[2], a.shape[3])), look)
 
-    def adjoint(self, a: Tensor, window: Window) -> Tensor:
-        top, bottom = self._ends(window.top, window.bottom, 0)
-        left, right = self._ends(window.left, window.right, 1)
-        whole = self._transposed(a, bottom - top, right - left)
-        inside = self.looks(window)
-        return whole[..., inside.top - top : inside.bottom - top, inside.left - left : inside.right - left]
+    def scaled(self, scale: Tensor) -> Convolution:
+        """The same with its results multiplied, a channel each: scale (C, 1, 1)."""
+        weight = self.weight * scale.reshape(-1, 1, 1, 1)
+        return Convolution(weight, self.stride, self.padding, self.dilation, self.groups, self.shape)
+
+    def transposed(self, a: Tensor) -> Tensor:
+        """The transpose, of all coefficients."""
+        rest = self.stride, self.padding, self.dilation, self.groups
+        found: Tensor = conv2d_input([len(a), *self.shape], self.weight, a, *rest)  # type: ignore[no-untyped-call]
+        return found
 
     def _transposed(self, a: Tensor, height: int, width: int) -> Tensor:
         """Without padding. Where it is small, as a product with a matrix: more multiplications, but faster ones."""
         numbers, found = math.prod(a.shape[1:]), self.shape[0] * height * width
+        if numbers // a.shape[1] in range(2, _FEW + 1) and self._wide_channels:
+            return self._gathered(a, height, width)
         if height * width > _DENSE * math.prod(self.weight.shape[2:]) or numbers * found > _LARGEST:
             return self._plain(a, height, width)
         key = (a.shape[2], a.shape[3])
@@ -124,6 +211,23 @@ class Convolution:
             unit = torch.eye(numbers, dtype=a.dtype).reshape(numbers, *a.shape[1:])
             self.matrices[key] = self._plain(unit, height, width).flatten(1)
         return (a.flatten(1) @ self.matrices[key]).reshape(len(a), self.shape[0], height, width)
+
+    @property
+    def _wide_channels(self) -> bool:
+        return math.prod(self.weight.shape[:2]) >= _CHANNELS and self.groups == 1 and self.dilation == (1, 1)
+
+    def _gathered(self, a: Tensor, height: int, width: int) -> Tensor:
+        """One product for all rows and positions, then a sum of what overlaps: faster where channels are many."""
+        (rows, columns), (out, into, high, wide) = a.shape[2:], self.weight.shape
+        flat = a.permute(0, 2, 3, 1).reshape(-1, out) @ self.weight.permute(0, 2, 3, 1).reshape(out, -1)
+        each = flat.view(len(a), rows, columns, high, wide, into)
+        found = a.new_zeros(len(a), height, width, into)
+        (down, right) = self.stride
+        for i in range(high):
+            for j in range(wide):
+                at = found[:, i : i + (rows - 1) * down + 1 : down, j : j + (columns - 1) * right + 1 : right]
+                at += each[:, :, :, i, j]
+        return found.permute(0, 3, 1, 2)
 
     def _plain(self, a: Tensor, height: int, width: int) -> Tensor:
         sizes = [len(a), self.shape[0], height, width]
