@@ -19,7 +19,8 @@ from redan.engine.block import Job
 from redan.engine.outcomes import Outcomes, Status
 from redan.engine.run import Progress, run
 from redan.evasion.given import Given
-from redan.evidence.defended_tally import DefendedTally, shown
+from redan.evidence.defended import shown
+from redan.evidence.defended_tally import DefendedTally
 from redan.evidence.log import AttackHead, RetriedLine, RetryLine
 from redan.oracle import Capability
 from redan.protocols import settings

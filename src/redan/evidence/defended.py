@@ -5,7 +5,12 @@ from __future__ import annotations
 from redan.evidence.base import Part
 from redan.evidence.gain import Gain
 
-__all__ = ["DefendedPart"]
+__all__ = ["DefendedPart", "shown"]
+
+
+def shown(beside: str) -> str:
+    """What the retry is called that shows inputs found on another model to the served one."""
+    return f"found on {beside}"
 
 
 class DefendedPart(Part):

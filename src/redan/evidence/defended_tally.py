@@ -6,17 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from redan.evidence.defended import DefendedPart
+from redan.evidence.defended import DefendedPart, shown
 from redan.evidence.gain import Held, bounds, gained
 from redan.evidence.log import AttackerHead, BlockLine, RightAnswer, RowLine
 from redan.evidence.tally import Flags, Tally
 
-__all__ = ["DefendedTally", "shown"]
-
-
-def shown(beside: str) -> str:
-    """What the retry is called that shows inputs found on another model to the served one."""
-    return f"found on {beside}"
+__all__ = ["DefendedTally"]
 
 
 class DefendedTally:

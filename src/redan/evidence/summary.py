@@ -11,7 +11,8 @@ from torch import Tensor
 from redan.errors import EvidenceError
 from redan.evidence.certified_lines import ProofsLine, ProvenLine, UnprovableLine
 from redan.evidence.certified_tally import CertifiedTally, asked_for_proof
-from redan.evidence.defended_tally import DefendedTally, shown
+from redan.evidence.defended import shown
+from redan.evidence.defended_tally import DefendedTally
 from redan.evidence.detected import Refusals, over_rate
 from redan.evidence.diagnosis import diagnosed
 from redan.evidence.extracted import ExtractionPart, ExtractorPart
@@ -380,7 +381,10 @@ class Summary:
     def _strength(self, retries: Sequence[RetryPart]) -> str:
         if self.head.mode == "quick" or self.head.skipped:
             return "heuristic"
-        return "adaptive" if any(part.status is Tried.DONE for part in retries) else "standard"
+        naive = [shown(beside) for beside in self.head.beside]
+        return (
+            "adaptive" if any(part.status is Tried.DONE and part.name not in naive for part in retries) else "standard"
+        )
 
 
 def _first_reason(parts: Sequence[PoisonerPart | ExtractorPart], otherwise: str) -> str:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
+from redan.evidence.defended import shown
 from redan.evidence.report import (
     AttackerPart,
     ClassPart,
@@ -260,8 +261,10 @@ def examined(part: AttackerPart) -> str | None:
 
 
 def retried(part: AttackerPart) -> list[str]:
-    """What was tried again, and what it changed."""
-    return [f"{retry.name}: {_changed(retry)}; {retry.detail}" for retry in part.retries]
+    """What was tried again, and what it changed; a comparison tells of its own inputs itself."""
+    compared = [shown(each.beside) for each in part.defended]
+    others = [retry for retry in part.retries if retry.name not in compared]
+    return [f"{retry.name}: {_changed(retry)}; {retry.detail}" for retry in others]
 
 
 def _changed(retry: RetryPart) -> str:
