@@ -50,7 +50,7 @@ KEYS = {
         *("name", "kind", "techniques", "change", "knowledge", "status", "reason", "counts", "attacks", "by_class"),
         *("curve", "success_8bit", "diagnosis", "why", "goal", "impact", "strength", "retries", "defended"),
         *("transfers",),
-        *("poisoning", "extraction"),
+        *("poisoning", "extraction", "certified"),
     },
     "preflight": {"check", "level", "status", "detail", "remedy"},
 }

@@ -61,6 +61,7 @@ def attacker(
         else [],
         "retries": [],
         "defended": [],
+        "certified": None,
         "transfers": None,
         "poisoning": None,
         "extraction": None,

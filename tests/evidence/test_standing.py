@@ -32,6 +32,7 @@ def part(name: str, strength: str) -> AttackerPart:
         diagnosis=[],
         retries=[],
         defended=[],
+        certified=None,
         transfers=None,
         poisoning=None,
         extraction=None,

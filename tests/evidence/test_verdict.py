@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from redan.evidence.certified import CertifiedPart
 from redan.evidence.extraction_rates import EXTRACTION_RATES
 from redan.evidence.poison_rates import POISON_RATES
 from redan.evidence.report import AttackerPart, Counts, Diagnosis, Doubt, Report, RunPart, Verdict
@@ -21,7 +22,8 @@ from redan.evidence.verdict import judge
 PASS, FAIL, OPEN = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
 RATES = (Metric.CLEAN_ACCURACY, Metric.ROBUST_ACCURACY, Metric.ATTACK_SUCCESS_RATE)
 OF_MODELS = (*POISON_RATES, *EXTRACTION_RATES)
-UNBUILT = [metric for metric in Metric if metric not in {*RATES, *OF_MODELS, Metric.WORST_CLASS_ROBUST_ACCURACY}]
+_OTHERS = {Metric.WORST_CLASS_ROBUST_ACCURACY, Metric.CERTIFIED_ACCURACY}  # with tests of their own
+UNBUILT = [metric for metric in Metric if metric not in {*RATES, *OF_MODELS, *_OTHERS}]
 MANY = settings(max_examples=200, deadline=None, derandomize=True)
 
 
@@ -76,6 +78,7 @@ def attacker(
         attacks=[],
         retries=[],
         defended=[],
+        certified=None,
         transfers=None,
         poisoning=None,
         extraction=None,
@@ -542,3 +545,48 @@ def test_judging_is_deterministic_for_a_stochastic_model() -> None:
 def test_every_verdict_has_its_own_exit_code() -> None:
     assert [verdict.exit_code for verdict in (PASS, FAIL, OPEN)] == [0, 1, 3]
     assert len({a.exit_code for a, _ in itertools.permutations(Verdict, 2)}) == 3
+
+
+# -- certified accuracy ----------------------------------------------------------------------------------
+
+
+def certified(k: int, broken: int, missing: int = 0, contradicted: int = 0, reason: str | None = None) -> Report:
+    """A report of a hundred rows, of which k are certified and so many shown to break."""
+    part = CertifiedPart(
+        norm="linf",
+        radius=0.1,
+        completeness="incomplete",
+        certainty="deterministic",
+        verifier="a verifier",
+        drawn=100,
+        right=100 - broken,
+        certified=k,
+        broken=broken,
+        open=100 - k - broken - missing,
+        missing=missing,
+        contradicted=contradicted,
+        reason=reason,
+        seconds=0.0,
+    )
+    return report(attacker(Fates(robust=100)).model_copy(update={"certified": part}))
+
+
+@pytest.mark.parametrize(
+    ("found", "direction", "threshold", "verdict"),
+    [
+        (certified(90, 10), Direction.AT_LEAST, 0.8, Verdict.PASS),
+        (certified(90, 0), Direction.AT_LEAST, 0.97, OPEN),  # open rows may be robust
+        (certified(85, 12), Direction.AT_LEAST, 0.97, Verdict.FAIL),  # 12 are not
+        (certified(90, 0, missing=10), Direction.AT_LEAST, 0.88, OPEN),
+        (certified(5, 95), Direction.AT_MOST, 0.2, Verdict.PASS),
+        (certified(5, 0), Direction.AT_MOST, 0.2, OPEN),
+        (certified(60, 0), Direction.AT_MOST, 0.2, Verdict.FAIL),
+        (certified(99, 0, contradicted=1), Direction.AT_LEAST, 0.1, OPEN),
+        (certified(0, 0, reason="no layers"), Direction.AT_LEAST, 0.1, OPEN),
+    ],
+)
+def test_certified_rows_are_a_lower_bound_and_rows_not_broken_an_upper_one(
+    found: Report, direction: Direction, threshold: float, verdict: Verdict
+) -> None:
+    judgment = judge(found, [required(Metric.CERTIFIED_ACCURACY, direction, threshold, "anyone")])
+    assert judgment.verdict is verdict

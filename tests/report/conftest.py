@@ -323,6 +323,7 @@ def _poisoned(kind: str) -> Report:
         **{"status": "assessed", "reason": "the inputs have no bounds" if rate is None else None, "counts": None},
         **{"strength": "not tested" if rate is None else "standard", "attacks": [], "by_class": []},
         **{"curve": [], "success_8bit": None, "diagnosis": [], "retries": [], "defended": []},
+        "certified": None,
             **{"transfers": None, "poisoning": part, "extraction": None},
     }
     return Report.model_validate(

@@ -169,7 +169,7 @@ def copied(found: ExtractionPart, frame: Report, at_most: float = 0.9) -> Report
         **{"status": "assessed", "reason": None if found.measured else "the model answers no rows of ours"},
         **{"strength": "standard" if found.measured else "not tested", "counts": None, "attacks": []},
         **{"by_class": [], "curve": [], "success_8bit": None, "diagnosis": [], "retries": [], "defended": []},
-        **{"transfers": None, "poisoning": None},
+        **{"transfers": None, "certified": None, "poisoning": None},
         extraction=found,
     )
     metric = "transfer_success" if found.goal == "transfer" else "extraction_fidelity"

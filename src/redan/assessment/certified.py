@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from redan.assessment.certifying_questions import Asked, Norm, named, prover_of, set_of
+from redan.assessment.certifying_questions import Asked, Norm, check, named, prover_of, set_of
 from redan.assessment.provers import Prover
 from redan.assessment.session import Prepared, Session, Stage
 from redan.engine.run import Progress
@@ -24,7 +24,6 @@ from redan.evidence.certified_tally import CertifiedTally, asked_for_proof
 from redan.evidence.summary import Summary
 from redan.goals import Task
 from redan.runners.local import cores
-from redan.targets import is_remote
 from redan.threat.attackers import Evasion
 from redan.threat.model import Http, Trees
 from redan.threat.planner import Campaign
@@ -51,12 +50,9 @@ def claim_of(ready: Prepared, campaign: Campaign, workers: int) -> Claim:
         )
     if ready.built.task is not Task.CLASS:
         raise NotCertifiableError("certificates are of one class a row, and this task has none; require other metrics")
-    if is_remote(ready.built.target):
-        raise NotCertifiableError(
-            "an endpoint shows answers and no layers, so it has no bounds; assess the model's own file"
-        )
-    norm, radius = found
-    return Claim(norm=norm, radius=radius, prover=prover_of(ready, Asked(workers=workers), ready.built.x, norm))
+    asked, (norm, radius) = Asked(workers=workers), found
+    check(ready.loaded.model, asked)
+    return Claim(norm=norm, radius=radius, prover=prover_of(ready, asked, ready.built.x, norm))
 
 
 def row_lines(ready: Prepared, attacker: str, claim: Claim, rows: list[int]) -> list[ProofsLine | ProvenLine]:

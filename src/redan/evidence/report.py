@@ -209,7 +209,7 @@ class AttackerPart(Part):
     """Of an attacker who changes training rows, and null for others."""
     extraction: ExtractionPart | None
     """Of an attacker who copies the model, and null for others."""
-    certified: CertifiedPart | None = None
+    certified: CertifiedPart | None
     """Of an attacker against whom certified accuracy is required, and null for others."""
 
     @property

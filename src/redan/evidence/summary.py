@@ -208,7 +208,7 @@ class Summary:
         """The report, judged by the run's own requirements. rows: so many as were taken so far, for a gate."""
         head, rows = self.head, self.taken() if rows is None else rows
         hit = [] if self.ended is None else self.ended.limits_hit
-        parts = [self._with_proofs(self._attacker(each, rows, bool(hit)), rows) for each in head.attackers]
+        parts = [self._attacker(each, rows, bool(hit)) for each in head.attackers]
         whole = hashlib.sha256(self._found(rows))
         report = Report(
             schema_version=1,
@@ -312,6 +312,7 @@ class Summary:
             curve=[] if self.head.stochastic else tally.curve(rows),
             success_8bit=tally.success_8bit(rows) if self.head.eight_bit else None,
             diagnosis=[
+                *(doubt for each in self._proofs(head.name) for doubt in each.doubts(rows)),
                 *self._refuses_more(rows),
                 *diagnosed(
                     tally,
@@ -331,6 +332,7 @@ class Summary:
             transfers=None if moved is None else transfer_part(moved, self.head.confidence),
             poisoning=None,
             extraction=None,
+            certified=next((each.part(rows) for each in self._proofs(head.name)), None),
         )
 
     def _refuses_more(self, rows: int) -> list[Diagnosis]:
@@ -342,11 +344,9 @@ class Summary:
             return []
         return [Diagnosis(name="false positives", status=Doubt.SUSPICIOUS, detail=over_rate(part), blocks_pass=True)]
 
-    def _with_proofs(self, part: AttackerPart, rows: int) -> AttackerPart:
-        if (found := self.certificates.get(part.name)) is None:
-            return part
-        doubts = [*found.doubts(rows), *part.diagnosis]
-        return part.model_copy(update={"certified": found.part(rows), "diagnosis": doubts})
+    def _proofs(self, attacker: str) -> list[CertifiedTally]:
+        """What is proven against an attacker, if a requirement asks for it."""
+        return [self.certificates[attacker]] if attacker in self.certificates else []
 
     def _unattacked(
         self,
@@ -376,6 +376,7 @@ class Summary:
             transfers=None,
             poisoning=poisoning,
             extraction=extraction,
+            certified=None,
         )
 
     def _strength(self, retries: Sequence[RetryPart]) -> str:
