@@ -15,6 +15,7 @@ from tests.report import copies
 
 import redan
 from redan.errors import ReportError
+from redan.evidence.gain import Gain
 from redan.evidence.pictures import PoisonPictures
 from redan.evidence.report import Doubt, Report, Tried, Verdict
 from redan.evidence.requirement import Requirement
@@ -85,10 +86,27 @@ def everything(reports: dict[Verdict, Report]) -> Report:
             "broken": 3,
         }
     ]
+    first["defended"] = [
+        {
+            "beside": "the model alone",
+            "rows": 64,
+            "clean_beside": 60,
+            "clean": 58,
+            "held_beside": 4,
+            "naive": 41,
+            "held": 6,
+            "open": 3,
+            "low": -0.04,
+            "high": 0.11,
+            "verdict": Gain.NOT_SHOWN,
+        }
+    ]
     first["counts"].update(errors=2, undecided=1, robust=first["counts"]["robust"] - 3)
     first["attacks"][0].update(usd=1.25, status="cut")
     second = {**first, "name": "supplier", "kind": "poisoning", "status": "not built", "reason": "not built yet"}
-    second.update(counts=None, attacks=[], by_class=[], curve=[], diagnosis=[], retries=[], success_8bit=None)
+    second.update(
+        counts=None, attacks=[], by_class=[], curve=[], diagnosis=[], retries=[], success_8bit=None, defended=[]
+    )
     document["attackers"].append(second)
     document["requirements"][1].update(errors=2, undecided=1)
     document["preflight"][0].update(status="warn", detail="a third of the rows repeat", remedy="draw others")
@@ -324,7 +342,7 @@ def _poisoned(kind: str) -> Report:
         **{"strength": "not tested" if rate is None else "standard", "attacks": [], "by_class": []},
         **{"curve": [], "success_8bit": None, "diagnosis": [], "retries": [], "defended": []},
         "certified": None,
-            **{"transfers": None, "poisoning": part, "extraction": None},
+        **{"transfers": None, "poisoning": part, "extraction": None},
     }
     return Report.model_validate(
         {

@@ -38,7 +38,7 @@ def test_the_verdict_comes_first(reports: dict[Verdict, Report], verdict: Verdic
 
 def test_each_requirement_and_attacker_has_its_row(everything: Report) -> None:
     kinds = [token.type for token in PARSER.parse(render(everything))]
-    assert kinds.count("table_open") == 3  # requirements, attackers, digests
+    assert kinds.count("table_open") == 4  # requirements, attackers, what is served beside the model alone, digests
     text = shown(render(everything))
     for part in everything.requirements:
         assert f"{part.k} of {part.n} rows" in text
