@@ -19,7 +19,7 @@ from redan.perturbations.norms import L2, Linf
 from redan.targets import Affine
 from redan.threat.attackers import Evasion
 from redan.threat.changes import Change, L2Change, LinfChange
-from redan.threat.model import Http, Trees
+from redan.threat.model import Ensemble, Http, Trees
 from redan.threat.schema import ThreatModel
 
 __all__ = ["Asked", "How", "Norm", "Question", "check", "named", "notes", "prover_of", "questions", "set_of"]
@@ -96,11 +96,21 @@ def check(model: ThreatModel, asked: Asked) -> None:
             "no evasion attacker of the file changes inputs within linf or l2, so there is no set to certify; add one, "
             "or give the size of a patch"
         )
+    if model.system.detector is not None:
+        raise NotCertifiableError(
+            "a model with system.detector may refuse, and certificates are about what is answered; certify a file "
+            "without the detector: what is proven of its model holds for every input that the detector lets through"
+        )
     kind, by_answers = model.system.model, asked.method is How.SMOOTHING or bool(asked.patches)
     if isinstance(kind, Http) and not by_answers:
         raise NotCertifiableError(
             "an endpoint shows answers and no layers, so it has no bounds; certify the model's own file, or its "
             "smoothed model with method smoothing, which asks hundreds of answers a row and more"
+        )
+    if isinstance(kind, Ensemble) and not by_answers:
+        raise NotCertifiableError(
+            "an ensemble is several models, and bounds are of one; take method smoothing, which asks answers alone, or "
+            "certify each member in a file of its own"
         )
     if asked.method is How.EXACT and not isinstance(kind, Trees):
         raise NotCertifiableError(

@@ -23,7 +23,7 @@ from redan.threat import system as said
 from redan.threat.attackers import Evasion
 from redan.threat.changes import L2Change, LinfChange
 from redan.threat.inputs import TableInputs
-from redan.threat.model import Checkpoint, Factory
+from redan.threat.model import Checkpoint, Ensemble, Factory
 from redan.threat.schema import ThreatModel
 
 __all__ = ["Fed", "Scene", "scene"]
@@ -98,6 +98,8 @@ def scene(
         notes.append("every column was scaled to its own range in the test rows: ε is a share of that range")
     if model.system.defenses:
         notes.append("system.defenses are served with the model, and had no part in the training")
+    if model.system.detector is not None:
+        notes.append("system.detector is fit and calibrated anew to the trained model when that is assessed")
     x, y = _checked(train.samples.x, train.samples.y, "train", classes, ranges, box)
     trusted = rows_of(model, folder, said.Split.TRUSTED)
     held = np.random.default_rng(seed)
@@ -186,6 +188,11 @@ def _module(
 ) -> tuple[nn.Module, nn.Module, str | None]:
     """The factory's module, the same as the training asks it, and the digest of what it is."""
     said_model = model.system.model
+    if isinstance(said_model, Ensemble):
+        raise TargetError(
+            "system.model names an ensemble, and one module is trained at a time; train each member in a file of its "
+            "own, or name a factory that returns redan.ensembles.Members"
+        )
     if not (isinstance(said_model, Factory) or (isinstance(said_model, Checkpoint) and said_model.factory is not None)):
         kind = next(iter(type(said_model).model_fields))
         raise TargetError(
