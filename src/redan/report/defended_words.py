@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from redan.evidence.defended import DefendedPart
 from redan.evidence.gain import MARGIN, Gain
-from redan.report.figures import percent
+from redan.report.figures import percent, points
 from redan.report.means import Table
 
 __all__ = ["BARS", "headline", "reached", "table"]
@@ -27,15 +27,15 @@ BARS = (
 
 def reached(part: DefendedPart) -> str:
     """The verdict and its one figure, for a cell."""
-    return f"{part.verdict}, {_points(part.gain)} points beside {part.beside}"
+    return f"{part.verdict}, {points(part.gain)} beside {part.beside}"
 
 
 def headline(part: DefendedPart) -> Iterator[str]:
     """Sentences: the verdict with its figures, the naive attack beside, the price in clean accuracy."""
     yield (
         f"beside {part.beside}, {part.verdict}: {_MEANS[part.verdict]} ({part.held:,} of {part.rows:,} rows hold as "
-        f"served, {part.held_beside:,} on {part.beside}: {_points(part.gain)} points, {_points(part.low)} to "
-        f"{_points(part.high)})"
+        f"served, {part.held_beside:,} on {part.beside}: {points(part.gain)}, {points(part.low)} to "
+        f"{points(part.high)})"
     )
     yield f"{part.naive:,} rows would hold if the attacker did not know of what is served"
     yield f"without an attack {part.clean:,} rows are right as served, {part.clean_beside:,} on {part.beside}"
@@ -52,7 +52,3 @@ def table(part: DefendedPart) -> Table:
     ]
     rows = tuple((words, f"{k:,} of {part.rows:,}", percent(k / max(1, part.rows))) for words, k in counts)
     return Table(heads=("what", "rows", "share"), rows=rows)
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}"

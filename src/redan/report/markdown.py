@@ -130,7 +130,8 @@ def _attacker(part: AttackerPart) -> tuple[str, ...]:
         return (part.name, what, extraction_words.reached(part.extraction), NONE)
     if part.counts is None:
         return (part.name, what, f"{part.status}: {part.reason}", NONE)
-    far = f"{part.counts.broken:,} of {part.counts.right:,} right rows broken"
+    broken = f"{part.counts.broken:,} of {part.counts.right:,} right rows broken"
+    far = "; ".join([broken, *map(defended_words.reached, part.defended)])
     worst = [c for c in worst_classes(part)[:_WORST] if c.robust < c.drawn]
     return (part.name, what, far, ", ".join(f"{c.name} ({c.robust} of {c.drawn})" for c in worst) or NONE)
 
