@@ -296,12 +296,11 @@ def served(how: Loading) -> Models:
 
 
 def _bare(alone: Target[Tensor], how: Loading) -> Iterator[Bare]:
-    """The model without what is served with it; of an ensemble, each member."""
-    if how.model.system.defenses or how.model.system.detector is not None:
-        yield Bare("the model alone", alone)
-    match alone:
-        case Together(members=members):
-            yield from (Bare(f"member {number} alone", member) for number, member in enumerate(members, 1))
+    """The model without what is served with it; of an ensemble, each member: as `System.beside` names them."""
+    members = alone.members if isinstance(alone, Together) else ()
+    names = how.model.system.beside
+    targets = (alone, *members)[-len(names) :] if names else ()
+    yield from (Bare(name, target) for name, target in zip(names, targets, strict=True))
 
 
 def _behind_defenses(model: Served, how: Loading) -> Served:

@@ -46,7 +46,9 @@ def plan(
         untested = {c.attacker.name: c.reason or "every attack was skipped" for c in steps.campaigns if not c.attacks}
         console = Console(highlight=False)
         if defenses := loaded.model.system.served_behind:
-            console.print(Text(f"served: {served(defenses)}"), "")
+            console.print(Text(f"served: {served(defenses)}"))
+        if beside := loaded.model.system.beside:
+            console.print(Text(f"attacked too, to tell what that is worth: {', '.join(beside)}"), "")
         _show_poisoning(steps, console)
         _show_extraction(steps, loaded.model.extraction.copies, console)
         shown = {each.attacker.name for each in steps.poisonings} | {each.attacker.name for each in steps.extractions}

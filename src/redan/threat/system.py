@@ -276,6 +276,17 @@ class System(Part):
         return [*words_of(self.defenses), *told]
 
     @property
+    def beside(self) -> list[str]:
+        """Models that are attacked too, to tell what is served is worth: the one without it, each member alone."""
+        served = bool(self.defenses) or self.detector is not None
+        match self.model:
+            case Ensemble(ensemble=said):
+                members = [f"member {number} alone" for number in range(1, len(said.members) + 1)]
+            case _:
+                members = []
+        return [*(["the model alone"] if served else []), *members]
+
+    @property
     def class_count(self) -> int | None:
         """How many classes there are; None for regression."""
         match self.classes:
