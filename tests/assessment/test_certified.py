@@ -79,6 +79,20 @@ def test_rows_are_proven_as_redan_certify_does_and_the_verdict_is_exact(shop: Wr
     assert again == report
 
 
+def test_evidence_is_certified_where_every_row_is_proven_or_broken(shop: Write) -> None:
+    closing = redan.assess(asking(shop), workers=1)
+    counts, found = under_attack(closing).counts, under_attack(closing).certified
+    assert counts is not None
+    assert found is not None
+    assert (counts.robust, counts.broken, found.certified) == (23, 9, 23)
+    assert under_attack(closing).strength == "certified"
+    assert {part.strength for part in closing.standards if part.attackers} == {"certified"}
+    wider = redan.assess(asking(shop, attackers__0__change={"linf": 0.002}), workers=1)
+    assert under_attack(wider).strength == "certified"
+    unasked = redan.assess(shop(weak=9), workers=1)
+    assert under_attack(unasked).strength == "heuristic"
+
+
 def test_open_rows_show_neither_a_pass_nor_a_fail(shop: Write) -> None:
     report = redan.assess(asking(shop, 0.9), workers=1)
     part = required(report)
@@ -168,6 +182,7 @@ def test_our_limits_end_proofs_and_rows_that_were_not_tried_never_help(shop: Wri
     assert report.limits_hit == ["queries"]
     assert found is not None
     assert (found.missing, part.undecided) == (16, 16)
+    assert under_attack(report).strength == "heuristic"
     assert part.verdict is Verdict.INCONCLUSIVE
 
 
@@ -247,6 +262,7 @@ def test_an_attack_that_breaks_a_certified_row_is_a_contradiction(
     assert found.certified is not None
     assert found.counts is not None
     assert found.certified.contradicted == found.counts.broken > 0
+    assert found.strength == "heuristic"
     assert report.verdict is Verdict.INCONCLUSIVE
     assert [part.verdict for part in report.requirements] == [Verdict.INCONCLUSIVE] * 2
     assert "contradict each other, so neither is believed" in required(report).reasons[0]

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from redan.errors import EvidenceError
 from redan.evidence.certified import CertifiedPart
 from redan.evidence.certified_lines import ProofsLine, ProvenLine, UnprovableLine
-from redan.evidence.report import Diagnosis, Doubt, ErrorPart
+from redan.evidence.report import Counts, Diagnosis, Doubt, ErrorPart
 from redan.evidence.requirement import Metric, Requirement
 from redan.evidence.tally import Tally
 
-__all__ = ["CertifiedTally", "asked_for_proof"]
+__all__ = ["CertifiedTally", "asked_for_proof", "closed"]
 
 _CONTRADICTION = "certificate contradicted"
 
@@ -23,6 +23,15 @@ _CONTRADICTION = "certificate contradicted"
 def asked_for_proof(requirements: Sequence[Requirement], attacker: str) -> bool:
     """Whether certified accuracy is required against this attacker."""
     return any(each.metric is Metric.CERTIFIED_ACCURACY and each.against in (None, attacker) for each in requirements)
+
+
+def closed(proven: CertifiedPart, counts: Counts) -> bool:
+    """Whether nothing is left between proofs and attacks: every row is certified, or is seen to be wrong or to break.
+
+    Then robust accuracy is known exactly on these rows, and no other attack can lower it.
+    """
+    judged = counts.errors + counts.undecided + counts.missing == 0
+    return judged and not proven.contradicted and proven.certified == counts.robust
 
 
 class CertifiedTally:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from redan.errors import EvidenceError
 from redan.evidence.certified_lines import ProofsLine, ProvenLine, UnprovableLine
-from redan.evidence.certified_tally import CertifiedTally, asked_for_proof
+from redan.evidence.certified_tally import CertifiedTally, asked_for_proof, closed
 from redan.evidence.defended import shown
 from redan.evidence.defended_tally import DefendedTally
 from redan.evidence.detected import Refusals, over_rate
@@ -302,11 +302,12 @@ class Summary:
         if (tally := self.tallies.get(head.name)) is None:
             return self._unattacked(about, head.reason)
         attacks, retries = tally.attacks(rows, cut), tally.retries(rows)
-        moved = self.transfers.get(head.name)
+        moved, counts = self.transfers.get(head.name), tally.counts(rows, self.head.stochastic)
+        proven = next((each.part(rows) for each in self._proofs(head.name)), None)
         return AttackerPart(
             **about,
-            strength=self._strength(retries),
-            counts=tally.counts(rows, self.head.stochastic),
+            strength="certified" if proven is not None and closed(proven, counts) else self._strength(retries),
+            counts=counts,
             attacks=attacks,
             by_class=tally.by_class(rows),
             curve=[] if self.head.stochastic else tally.curve(rows),
@@ -332,7 +333,7 @@ class Summary:
             transfers=None if moved is None else transfer_part(moved, self.head.confidence),
             poisoning=None,
             extraction=None,
-            certified=next((each.part(rows) for each in self._proofs(head.name)), None),
+            certified=proven,
         )
 
     def _refuses_more(self, rows: int) -> list[Diagnosis]:
