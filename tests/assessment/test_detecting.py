@@ -19,6 +19,7 @@ from redan.assessment.replay import replay
 from redan.assessment.session import bare_job_of, job_of
 from redan.errors import DataError, NotCertifiableError, RedanError, TargetError
 from redan.evidence.folder import RunFolder
+from redan.evidence.log import RowLine
 from redan.evidence.report import AttackerPart, Counts, Doubt, Report, Verdict
 from redan.goals import Untargeted
 from redan.oracle import Limits
@@ -101,7 +102,8 @@ def test_a_refused_row_counts_as_wrong_and_the_rate_is_measured(guarded: Write) 
     assert (part.low, part.high) == (exact.low, exact.high)
     assert part.refused > 0
     assert counts(report).right == int((right & ~away).sum()) < int(right.sum())
-    lines = [line for line in RunFolder.open(report.run.folder).lines() if line.event == "row" and line.beside is None]
+    folder = RunFolder.open(report.run.folder)
+    lines = [line for line in folder.lines() if isinstance(line, RowLine) and line.beside is None]
     assert {line.row for line in lines if line.before == 10} == set(away.nonzero()[:, 0].tolist())
     assert all(line.after != 10 for line in lines if line.status == "broken")  # what broke it was answered
 
@@ -157,16 +159,14 @@ def test_each_detector_is_calibrated_on_trusted_rows_alone(guarded: Write, detec
 
 
 def test_the_digest_of_the_model_covers_the_rows_that_its_detector_is_made_of(guarded: Write) -> None:
-    found = {
-        inspect(guarded(**changed)).built.model_digest
-        for changed in (
-            {},
-            {},
-            {"trusted": 99},
-            {"system__detector": UNGUARDED},
-            {"system__detector": {"mahalanobis": {}}},
-        )
-    }
+    other: list[dict[str, Any]] = [
+        {},
+        {},
+        {"trusted": 99},
+        {"system__detector": UNGUARDED},
+        {"system__detector": {"mahalanobis": {}}},
+    ]
+    found = {inspect(guarded(**changed)).built.model_digest for changed in other}
     assert len(found) == 3  # the kind of detector is in the file's own digest
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from torch import Tensor
 
 import redan
 from redan.assessment.assess import inspect
@@ -22,8 +23,9 @@ from redan.assessment.session import bare_job_of, job_of
 from redan.ensembles import Together, together
 from redan.errors import NotCertifiableError, PreflightError, TargetError
 from redan.evidence.folder import RunFolder
+from redan.evidence.log import BlockLine, RowLine
 from redan.evidence.report import Counts, Report
-from redan.evidence.transfers import WHOLE, TransferPart
+from redan.evidence.transfers import WHOLE, TransferLine, TransferPart
 from redan.oracle import Limits
 from redan.preprocessing.wrapped import Preprocessed
 from redan.rejection import Refusing
@@ -113,8 +115,8 @@ def test_it_is_attacked_as_a_whole_and_its_members_alone(several: Write) -> None
     assert counts(report).broken > 0
     built = inspect(path).built
     folder = RunFolder.open(report.run.folder)
-    lines = [line for line in folder.lines() if line.event == "row" and line.status == "broken" and not line.beside]
-    assert len({line.row for line in lines if line.right}) == counts(report).broken
+    rows = [line for line in folder.lines() if isinstance(line, RowLine) and not line.beside]
+    assert len({line.row for line in rows if line.right and line.status == "broken"}) == counts(report).broken
     assert built.model_digest == report.digests["model"]
     assert replay(report.run.folder, path).differences == ()
 
@@ -124,13 +126,15 @@ def test_what_carries_over_is_what_the_models_answer_to_the_saved_inputs(several
     report, built = redan.assess(path), inspect(path).built
     models = {WHOLE: built.target, **{bare.name: bare.target for bare in built.bare}}
     assert transfers(report).models == list(models)
-    folder, saved = RunFolder.open(report.run.folder), {}
+    folder = RunFolder.open(report.run.folder)
+    saved: dict[tuple[str, int], Tensor] = {}
     for segment in folder.segments():
-        lines = list(folder.segment(segment))
+        first, *lines = folder.segment(segment)
         for line in lines:
-            if line.event == "row" and line.status == "broken" and line.right and line.retry is None:
-                name = line.beside or WHOLE
-                saved[name, line.row] = folder.load_inputs(lines[0].inputs, lines[0].sha256)["x"][line.saved]
+            if isinstance(line, RowLine) and line.status == "broken" and line.right and line.retry is None:
+                assert isinstance(first, BlockLine)
+                inputs = folder.load_inputs(str(first.inputs), first.sha256)["x"]
+                saved[line.beside or WHOLE, line.row] = inputs[int(line.saved or 0)]
     with torch.no_grad():
         right = {name: target(built.x).argmax(1) == built.y for name, target in models.items()}
         for rate in transfers(report).rates:
@@ -155,7 +159,7 @@ def test_one_who_sees_no_gradients_cannot_tell_the_members(several: Write) -> No
 def test_an_edited_count_is_found_by_a_replay(several: Write) -> None:
     path = several(rows=8, **CLIMB)
     report = redan.assess(path)
-    (line,) = [line for line in RunFolder.open(report.run.folder).lines() if line.event == "transfer"]
+    (line,) = [line for line in RunFolder.open(report.run.folder).lines() if isinstance(line, TransferLine)]
     log = Path(report.run.folder) / "log"
     (segment,) = [file for file in log.iterdir() if '"event":"transfer"' in file.read_text()]
     text = segment.read_text()
@@ -193,7 +197,7 @@ def test_leveled_attacks_climb_the_leveled_ensemble_and_members_are_climbed_plai
         moved = x.clone().requires_grad_()
         (slope,) = torch.autograd.grad(target(moved).amax(1).sum(), moved)
         slopes.append(slope)
-    assert not torch.allclose(*slopes)
+    assert not torch.allclose(slopes[0], slopes[1])
     assert [name for name, _ in bare_job_of(ready, campaign, ready.built.bare[0], range(4)).attacks] == ["fast-cascade"]
 
 
@@ -249,7 +253,10 @@ def test_what_cannot_be_done_with_an_ensemble_says_so(several: Write) -> None:
         scene(
             read(several(rows=12, system__data__train={"path": "rows.npz"})).model,
             path.parent,
-            **{"attacker": None, "epsilon": None, "seed": 0, "trust": False},
+            attacker=None,
+            epsilon=None,
+            seed=0,
+            trust=False,
         )
 
 

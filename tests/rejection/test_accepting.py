@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from redan.losses import margin
 from redan.rejection import Undetected, refused
 from redan.rejection.accepting import Accepting
 from redan.targets import from_torch
@@ -29,6 +28,6 @@ def test_what_is_climbed_is_the_model_s_own_margin() -> None:
         x = torch.rand(4, 4, generator=torch.Generator().manual_seed(2)).requires_grad_()
         output = target(x)
         goal = (Undetected() if joint else Undetected().aim).about(y, output)
-        (slope,) = torch.autograd.grad(margin(goal.scores(output), goal).sum(), x)
+        (slope,) = torch.autograd.grad(goal.loss(goal.scores(output)).sum(), x)
         slopes.append(slope)
     assert torch.equal(*slopes)

@@ -16,7 +16,7 @@ from torch import Tensor
 from redan.answers import evaluate, micro_batch, share
 from redan.assessment.session import Prepared, Session, bare_job_of, job_of
 from redan.engine.block import JUDGING_DRAWS, Job, seeded
-from redan.evidence.defended_tally import shown
+from redan.evidence.defended import shown
 from redan.evidence.folder import RunFolder
 from redan.evidence.log import BlockLine, RowLine
 from redan.evidence.summary import Summary
