@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from redan.errors import DataError, SettingError
 from redan.hardening import Data, Loaded, Shuffled
-from redan.hardening.batches import as_data, seed_of
+from redan.hardening.batches import as_data, seed_of, seeded
 
 
 def _rows(count: int = 23) -> tuple[Tensor, Tensor]:
@@ -102,3 +102,11 @@ def test_rows_that_do_not_fit_are_refused() -> None:
         Shuffled(x[:1], y[:1])
     with pytest.raises(SettingError, match="at least 2"):
         Shuffled(x, y, batch=1)
+
+
+def test_a_seed_gives_what_torch_s_own_would() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        theirs = torch.rand(3)
+        seeded(7)
+        assert torch.equal(torch.rand(3), theirs)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -259,6 +261,33 @@ def test_what_was_folded_is_forgotten_when_statistics_move() -> None:
         model(5 * x)
     plain, fast = (one.attacked(model, Batch(x, y, streams(0, 0, x), how)) for how in (PLAIN, path))
     assert ((plain - fast).abs() < 1e-6).double().mean() > 0.99
+
+
+def test_what_is_folded_once_for_an_attack_gives_the_same_bits() -> None:
+    x, y = (torch.tensor(part[:32]) for part in samples.fashion_mnist())
+    model = _trained_a_little().eval()
+    path = cheapest(model, x)
+    again, kept = Ask(model=model, wanted=y, path=path), Ask(model=model, wanted=y, path=path.kept())
+    assert path.kept() == path
+    for _ in range(2):
+        assert torch.equal(kept.gradient(x), again.gradient(x))
+
+
+@pytest.mark.parametrize("form", [cnn, residual])
+def test_half_a_number_s_bits_climb_nearly_as_the_whole_do(form: Callable[[], nn.Module]) -> None:
+    x, y = (torch.tensor(part[:32]) for part in samples.fashion_mnist())
+    torch.manual_seed(0)
+    model = form()
+    whole, half = cheapest(model, x), cheapest(model, x, half=True)
+    assert half == replace(whole, half=True)
+    one, start = Adversarial(within=Linf(0.1), inner=Ascent(steps=4)), streams(0, 0, x)
+    exact, coarse = (one.attacked(model, Batch(x, y, start.keyed("same"), path)) for path in (whole, half))
+    assert coarse.dtype == x.dtype
+    assert bool(Linf(0.1).contains(coarse, x).all())
+    assert not torch.equal(exact, coarse)
+    model.eval()
+    climbed, nearly = (float((_losses(model, moved, y) - _losses(model, x, y)).mean()) for moved in (exact, coarse))
+    assert nearly > 0.95 * climbed > 0
 
 
 def test_no_ball_without_a_limit_can_be_stepped_in() -> None:

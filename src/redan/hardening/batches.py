@@ -20,6 +20,18 @@ def seed_of(seed: int, *names: object) -> int:
     return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest(), "big") >> 1
 
 
+def seeded(seed: int) -> None:
+    """Seed torch's own generators, as `torch.manual_seed` does.
+
+    Where there is no accelerator, that would keep a stack trace for each kind there might be, at each call and for
+    good: in every step of a training.
+    """
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
 class Data(Protocol):
     """Rows to train on."""
 
@@ -92,10 +104,10 @@ class Loaded:
         own: object = getattr(self.loader, "generator", None)
         if isinstance(own, torch.Generator):
             own.manual_seed(seed_of(seed, "loader", epoch))
-        torch.manual_seed(seed_of(seed, "epoch", epoch))
+        seeded(seed_of(seed, "epoch", epoch))
         batches = iter(self.loader)
         for number in count():
-            torch.manual_seed(seed_of(seed, "batch", epoch, number))
+            seeded(seed_of(seed, "batch", epoch, number))
             batch = next(batches, None)
             if batch is None:
                 return

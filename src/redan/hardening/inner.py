@@ -55,9 +55,10 @@ class Ask:
         Raises NoGradientError where the answers do not hang on x.
         """
         x = x.detach().requires_grad_()
-        with torch.enable_grad(), self.path.on():
-            total = self(self.path.ordered(x)).sum()  # a copy, so that a model may write into what it is given
-        found = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
+        with torch.enable_grad(), self.path.coarse(x):
+            with self.path.on():
+                total = self(self.path.ordered(x)).sum()  # a copy, so that a model may write into what it is given
+            found = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
         if found is None:
             raise NoGradientError(
                 "the model's answers have no gradient in its input, so no attack can climb; harden a model that is "

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -16,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from redan.errors import EvidenceError, TargetError
 from redan.hardening.averaging import EMA
-from redan.hardening.batches import seed_of
+from redan.hardening.batches import seed_of, seeded
 from redan.hardening.metrics import Alarm, Line, Tally, read, written
 from redan.hardening.objectives import Batch, Objective, is_armed
 from redan.hardening.overfitting import Reading, Watch
@@ -71,7 +70,7 @@ class Loop:
     def step(self, x: Tensor, y: Tensor) -> None:
         """One batch: a step of the optimizer, and a look for a collapse where one is due."""
         step = self.steps
-        torch.manual_seed(seed_of(self.seed, "step", step))
+        seeded(seed_of(self.seed, "step", step))
         done = (step + 0.5) / (self.epochs * self.batches)
         if self.scheduler is None:
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):

@@ -111,7 +111,7 @@ class SmoothAdv:
         within = self.within.sized(self.within.radius * grown)
         with served(model) as bare:
             through = Through(bare, gaussian(batch.x, batch.draw, self.sigma, self.draws))
-            ask = Ask(model=through, wanted=batch.y, path=batch.path)
+            ask = Ask(model=through, wanted=batch.y, path=batch.path.kept())
             return batch.path.ordered(self.inner(ask, batch.x, within, batch.draw).detach())
 
     def loss(self, answer: Answer, batch: Batch, attacked: Tensor) -> Loss:

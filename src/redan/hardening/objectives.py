@@ -122,7 +122,7 @@ class Adversarial:
         if self.alpha == 1:
             return batch.x
         with served(model) as bare:
-            ask = Ask(model=bare, wanted=batch.y, loss=self.row_loss, path=batch.path)
+            ask = Ask(model=bare, wanted=batch.y, loss=self.row_loss, path=batch.path.kept())
             return batch.path.ordered(self.inner(ask, batch.x, self.within, batch.draw).detach())
 
     def loss(self, answer: Answer, batch: Batch, attacked: Tensor) -> Loss:
@@ -164,7 +164,7 @@ class TRADES:
         with served(model) as bare:
             with torch.no_grad():
                 clean = bare(batch.x).softmax(1)
-            ask = Ask(model=bare, wanted=clean, loss=divergence, path=batch.path)
+            ask = Ask(model=bare, wanted=clean, loss=divergence, path=batch.path.kept())
             return batch.path.ordered(self.inner(ask, batch.x, self.within, batch.draw).detach())
 
     def loss(self, answer: Answer, batch: Batch, attacked: Tensor) -> Loss:

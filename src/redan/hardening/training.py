@@ -51,7 +51,8 @@ class Training:
     no scheduler is given. average: keep the average of the weights, and take it for the result. watch: for catastrophic
     overfitting, where the objective has an inner attack; None watches for nothing. patience: end after so many epochs
     without a gain in robust accuracy on the held-out rows. save_every: steps after which the state is written, besides
-    after each epoch. seed: decides every random number.
+    after each epoch. half: the inner attack computes in bfloat16, which is faster where the hardware does so, and
+    changes nothing else (`redan.hardening.Path`). seed: decides every random number.
     """
 
     objective: Objective
@@ -61,6 +62,7 @@ class Training:
     watch: Watch | None = _WATCH
     patience: int | None = None
     save_every: int | None = None
+    half: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -145,7 +147,7 @@ def harden(
                 schedule=training.schedule,
                 watch=training.watch if is_armed(training.objective) else None,
                 watched=None,
-                path=cheapest(model, x),
+                path=cheapest(model, x, half=training.half),
                 seed=training.seed,
                 epochs=training.epochs,
                 batches=len(rows),

@@ -68,7 +68,7 @@ class Validation:
             else:
                 path = cheapest(bare, x)
                 for number, (rows, labels) in enumerate(_parts(x, y)):
-                    ask = Ask(model=bare, wanted=labels, path=path)
+                    ask = Ask(model=bare, wanted=labels, path=path.kept())
                     moved = self.inner(ask, rows, self.within, streams(seed, number, rows))
                     with torch.no_grad():
                         robust += int((right(bare(moved), labels) & right(bare(rows), labels)).sum())
