@@ -40,7 +40,7 @@ import harness
 import parts
 import poisoning_lab as lab
 from redan.engine.run import attack
-from redan.ensembles import ADP, Combine, Members, Transfers, between, leveled, together
+from redan.ensembles import ADP, Combine, Members, Together, Transfers, between, leveled, together
 from redan.evasion.apgd import APGD
 from redan.evasion.fmn import FMN
 from redan.perturbations.norms import Linf
@@ -65,13 +65,7 @@ CARRIED = APGD(steps=40)
 def cells() -> list[parts.Cell]:
     import defenses_served as here  # not `__main__`, which a child process would not find
 
-    works = {
-        "averaged": here.averaged,
-        "voting": here.voting,
-        "adp": here.diverse,
-        "nearest-rows": here.near_rows,
-        "mahalanobis": here.near_classes,
-    }
+    works = {"ensembles": here.ensembles, "detectors": here.detectors}
     return [parts.Cell(f"{name}-{seed}", work, {"seed": seed}) for name, work in works.items() for seed in alone.SEEDS]
 
 
@@ -80,19 +74,22 @@ def network(seed: int, member: int = 0) -> nn.Module:
     return alone.trained(seed + 100 * member)
 
 
-def averaged(seed: int) -> parts.Row:
-    """Networks trained one by one, the mean of their probabilities."""
-    return whole([network(seed, member) for member in range(MEMBERS)], Combine.PROBABILITIES, seed)
-
-
-def voting(seed: int) -> parts.Row:
-    """The same networks, a majority of them."""
-    return whole([network(seed, member) for member in range(MEMBERS)], Combine.VOTES, seed)
-
-
-def diverse(seed: int) -> parts.Row:
-    """Members trained to differ."""
-    return whole(list(trained_to_differ(seed).members), Combine.PROBABILITIES, seed)
+def ensembles(seed: int) -> parts.Row:
+    """Every ensemble beside the bare network of its seed."""
+    apart = [network(seed, member) for member in range(MEMBERS)]
+    bare, rows = from_torch(apart[0], classes=10), alone.judged_on(seed)
+    known = {setting.name: alone.against_bare(bare, rows, setting, seed) for setting in SETTINGS}
+    members = {
+        "averaged": (apart, Combine.PROBABILITIES),
+        "voting": (apart, Combine.VOTES),
+        "adp": (list(trained_to_differ(seed).members), Combine.PROBABILITIES),
+    }
+    found = {}
+    for name, (modules, combine) in members.items():
+        ensemble = together([from_torch(module, classes=10) for module in modules], combine)
+        settings = {setting.name: whole(ensemble, rows, setting, known[setting.name], seed) for setting in SETTINGS}
+        found[name] = {"settings": settings}
+    return {"clean_bare": int(alone.right(bare, *rows).sum()), "served": found}
 
 
 def trained_to_differ(seed: int) -> Members:
@@ -115,30 +112,24 @@ def trained_to_differ(seed: int) -> Members:
     return model.eval()
 
 
-def whole(members: list[nn.Module], combine: Combine, seed: int) -> parts.Row:
-    """An ensemble beside the bare network of its seed, at every radius."""
-    bare, rows = from_torch(network(seed), classes=10), alone.judged_on(seed)
-    ensemble = together([from_torch(member, classes=10) for member in members], combine)
+def whole(ensemble: Together, rows: alone.Rows, setting: alone.Setting, known: alone.Found, seed: int) -> parts.Row:
+    """An ensemble at one radius. known: what was found against the bare network."""
     clean = alone.right(ensemble, *rows)
-    found = {}
-    for setting in SETTINGS:
-        known = alone.against_bare(bare, rows, setting, seed)
-        carried = between(ensemble, *rows, CARRIED, within=setting.within, seed=seed, workers=1)
-        nearest, naive = (clean & alone.right(ensemble, x, rows.y) for x in (known.nearest, known.first))
-        own = clean & unbroken(ensemble, rows, setting, seed) & unbroken(leveled(ensemble), rows, setting, seed)
-        shown = (carried.judged & ~carried.broken)[:, -1].all(0)
-        found[setting.name] = {
-            "rows": len(clean),
-            "clean": int(clean.sum()),
-            "bare": int(known.held.sum()),
-            "own": int(own.sum()),
-            "naive": alone.beside(known.held, naive),
-            "adaptive": alone.beside(known.held, nearest & naive & own & shown),
-            "between": carried_over(carried, [(i, j) for i in range(MEMBERS) for j in range(MEMBERS) if i != j]),
-            "to_whole": carried_over(carried, [(i, MEMBERS) for i in range(MEMBERS)]),
-            "on_itself": carried_over(carried, [(MEMBERS, MEMBERS)]),
-        }
-    return {"clean_bare": int(alone.right(bare, *rows).sum()), "settings": found}
+    carried = between(ensemble, *rows, CARRIED, within=setting.within, seed=seed, workers=1)
+    nearest, naive = (clean & alone.right(ensemble, x, rows.y) for x in (known.nearest, known.first))
+    own = clean & unbroken(ensemble, rows, setting, seed) & unbroken(leveled(ensemble), rows, setting, seed)
+    shown = (carried.judged & ~carried.broken)[:, -1].all(0)
+    return {
+        "rows": len(clean),
+        "clean": int(clean.sum()),
+        "bare": int(known.held.sum()),
+        "own": int(own.sum()),
+        "naive": alone.beside(known.held, naive),
+        "adaptive": alone.beside(known.held, nearest & naive & own & shown),
+        "between": carried_over(carried, [(i, j) for i in range(MEMBERS) for j in range(MEMBERS) if i != j]),
+        "to_whole": carried_over(carried, [(i, MEMBERS) for i in range(MEMBERS)]),
+        "on_itself": carried_over(carried, [(MEMBERS, MEMBERS)]),
+    }
 
 
 def unbroken(target: Target[Tensor], rows: alone.Rows, setting: alone.Setting, seed: int) -> Tensor:
@@ -154,28 +145,23 @@ def carried_over(found: Transfers, ways: list[tuple[int, int]]) -> list[int]:
     return [sum(rate.k for rate in rates), sum(rate.n for rate in rates)]
 
 
-def near_rows(seed: int) -> parts.Row:
-    """A network that refuses what is far from its training rows."""
+def detectors(seed: int) -> parts.Row:
+    """The bare network of a seed behind each detector."""
     model = network(seed)
-    bank = lab.subset(lab.fashion().train, BANK, seed)
-    features = Features(target=from_torch(model, classes=10))
-    return refused_by(nearest_rows(features, torch.from_numpy(bank.x), k=NEAREST), model, seed)
-
-
-def near_classes(seed: int) -> parts.Row:
-    """A network that refuses what is far from every class, in its second convolution and both linear layers."""
-    model = network(seed)
-    bank = lab.subset(lab.fashion().train, BANK, seed)
-    inner = [part for part in model.modules() if isinstance(part, (nn.Conv2d, nn.Linear))]
-    features = Features(target=from_torch(model, classes=10), layers=tuple(inner[1:]))
-    return refused_by(mahalanobis(features, torch.from_numpy(bank.x), torch.from_numpy(bank.y)), model, seed)
-
-
-def refused_by(detector: Detector, model: nn.Module, seed: int) -> parts.Row:
-    """A detector's worth beside the bare network of its seed, at every radius."""
+    rows = lab.subset(lab.fashion().train, BANK, seed)
+    x, y = torch.from_numpy(rows.x), torch.from_numpy(rows.y)
     bare = from_torch(model, classes=10)
-    served = refusing(bare, detector, alone.calibrated_on().x, false_positive_rate=alone.FALSE_POSITIVES)
-    return alone.detected(served, bare, alone.judged_on(seed), SETTINGS, seed)
+    inner = [part for part in model.modules() if isinstance(part, (nn.Conv2d, nn.Linear))]
+    found: dict[str, Detector] = {
+        "nearest-rows": nearest_rows(Features(target=bare), x, k=NEAREST),
+        "mahalanobis": mahalanobis(Features(target=bare, layers=tuple(inner[1:])), x, y),
+    }
+    served = {}
+    for name, detector in found.items():
+        refuses = refusing(bare, detector, alone.calibrated_on().x, false_positive_rate=alone.FALSE_POSITIVES)
+        told = alone.detected(refuses, bare, alone.judged_on(seed), SETTINGS, seed)
+        served[name] = {"settings": told["settings"]}
+    return {"clean_bare": int(alone.right(bare, *alone.judged_on(seed)).sum()), "served": served}
 
 
 def claims(rows: Mapping[str, parts.Row]) -> list[harness.Claim]:

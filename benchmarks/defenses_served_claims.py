@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from defenses_preprocessing_claims import of, pooled, share
+from defenses_preprocessing_claims import SEEDS, pooled, share
 from harness import Claim
 from redan.evidence.gain import MARGIN
 
@@ -21,6 +21,12 @@ DETECTORS = {
     "mahalanobis": "Mahalanobis distance in three layers (Lee et al. 2018)",
 }
 RADII = {"linf-0.05": "L∞ 0.05", "linf-0.1": "L∞ 0.1", "linf-0.2": "L∞ 0.2"}
+
+
+def of(rows: Mapping[str, Row], name: str, radius: str) -> list[Row]:
+    """One ensemble or detector at one radius, a row a seed."""
+    cell = "ensembles" if name in ENSEMBLES else "detectors"
+    return [rows[f"{cell}-{seed}"]["served"][name]["settings"][radius] for seed in SEEDS]
 
 
 def carried(found: Sequence[Row], kind: str) -> float:
