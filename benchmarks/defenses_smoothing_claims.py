@@ -66,7 +66,7 @@ def spread(row: Row, radius: float) -> float:
     for told, label, far in zip(row["fixed"]["prediction"], row["y"], row["fixed"]["radius"], strict=True):
         if told != label:
             continue
-        hits = int(np.searchsorted(bounds, norm.cdf(far / sigma) - 1e-9))
+        hits = int(np.searchsorted(bounds, norm.cdf((far - 1e-6) / sigma)))  # radii are kept to 6 decimals
         chance = float(binom.sf(enough - 1, draws, hits / draws))
         variance += 2 * chance * (1 - chance)
     return math.sqrt(variance)
