@@ -8,11 +8,13 @@ from enum import StrEnum
 from torch import Tensor
 
 from redan.certification.certified_training import CertifiedTraining
+from redan.certification.trainable import Relaxation
 from redan.errors import SettingError
 from redan.hardening import (
     AWP,
     FGSM,
     FGSM_RS,
+    N_FGSM,
     TRADES,
     Adversarial,
     Certified,
@@ -34,10 +36,12 @@ class Method(StrEnum):
 
     PGD_AT = "pgd-at"
     FGSM_RS = "fgsm-rs"
+    N_FGSM = "n-fgsm"
     FGSM_AT = "fgsm-at"
     TRADES = "trades"
     AWP = "awp"
     IBP = "ibp"
+    CROWN_IBP = "crown-ibp"
     NOISE = "noise"
     SMOOTHADV = "smoothadv"
 
@@ -45,10 +49,12 @@ class Method(StrEnum):
 EXPLAINED = {
     Method.PGD_AT: "adversarial training, 10 steps of PGD: where to begin (Madry 2018)",
     Method.FGSM_RS: "one step from a random start: a fifth of the price (Wong 2020)",
+    Method.N_FGSM: "one step from strong noise: collapses later (de Jorge 2022)",
     Method.FGSM_AT: "one step from the row itself: cheap, and collapses most easily",
     Method.TRADES: "trades clean accuracy for robust accuracy (Zhang 2019)",
     Method.AWP: "pgd-at with perturbed weights: overfits less (Wu 2020)",
     Method.IBP: "provable in linf, from new weights: takes many epochs (Gowal 2018)",
+    Method.CROWN_IBP: "the same, its bounds tighter early on, and dearer (Zhang 2020)",
     Method.NOISE: "Gaussian noise, for a model that is smoothed (Cohen 2019)",
     Method.SMOOTHADV: "noise and an attack through it, for the same (Salman 2019)",
 }
@@ -89,6 +95,8 @@ def recipe(method: Method, within: Linf | L2, sigma: float | None = None) -> Rec
             return Recipe(objective=Adversarial(within=within), rate=RATE)
         case Method.FGSM_RS:
             return Recipe(objective=Adversarial(within=within, inner=FGSM_RS), rate=RATE)
+        case Method.N_FGSM:
+            return Recipe(objective=Adversarial(within=within, inner=N_FGSM), rate=RATE)
         case Method.FGSM_AT:
             return Recipe(objective=Adversarial(within=within, inner=FGSM), rate=RATE)
         case Method.TRADES:
@@ -99,10 +107,12 @@ def recipe(method: Method, within: Linf | L2, sigma: float | None = None) -> Rec
             return Recipe(objective=Noise(sigma=own), rate=RATE, sigma=own)
         case Method.SMOOTHADV:
             return Recipe(objective=SmoothAdv(within=within, sigma=own), rate=RATE, sigma=own)
-        case Method.IBP:
+        case Method.IBP | Method.CROWN_IBP:
             if not isinstance(within, Linf):
                 raise SettingError(
-                    "ibp bounds changes in linf, and this attacker's is in l2; take smoothadv, or an attacker in linf"
+                    f"{method} bounds changes in linf, and this attacker's is in l2; take smoothadv, or an attacker in "
+                    "linf"
                 )
-            bounds = CertifiedTraining(radius=radius, bounds=within.bounds)
+            how = Relaxation.INTERVALS if method is Method.IBP else Relaxation.LINES
+            bounds = CertifiedTraining(radius=radius, bounds=within.bounds, relaxation=how)
             return Recipe(objective=Certified(settings=bounds), rate=RATE_OF_BOUNDS, bounds=bounds)

@@ -30,7 +30,7 @@ _METHODS = "\n".join(f"{method:<10}{words}" for method, words in EXPLAINED.items
 def harden(
     threat_model: Annotated[Path, typer.Argument(help="The threat-model file (YAML, version 1).", show_default=False)],
     method: Annotated[
-        Method | None, typer.Option(help="How; pgd-at unless said. See above.", show_default=False)
+        Method | None, typer.Option(help="How; pgd-at unless said. See above.", metavar="<method>", show_default=False)
     ] = None,
     attacker: Annotated[
         str | None,
@@ -39,7 +39,8 @@ def harden(
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the rows; 30.", show_default=False)] = None,
     batch: Annotated[int | None, typer.Option(min=2, help="Rows of one step; 128.", show_default=False)] = None,
     rate: Annotated[
-        float | None, typer.Option(help="Adam's learning rate; 0.002, and 0.0005 for ibp.", show_default=False)
+        float | None,
+        typer.Option(help="Adam's learning rate; 0.002, and 0.0005 for ibp and crown-ibp.", show_default=False),
     ] = None,
     epsilon: Annotated[
         float | None, typer.Option(help="Radius to train with, instead of the attacker's.", show_default=False)
@@ -66,7 +67,7 @@ def harden(
 
     system.model must name a factory of a torch module; the rows are system.data.train. Epochs are compared on rows that
     are held out: those of system.data.trusted, or a fifth of the training rows. The training begins from the factory's
-    weights, save with ibp.
+    weights, save with ibp and crown-ibp.
 
     \b
     METHODS

@@ -104,21 +104,11 @@ TRAININGS: tuple[DefenseEntry[Trains], ...] = (
     _trained("fgsm-at", makers.adversarial(FGSM), "Goodfellow 2015, arXiv:1412.6572"),
     _trained("pgd-at", makers.adversarial(PGD_10), "Madry 2018, arXiv:1706.06083"),
     _trained("fgsm-rs", makers.adversarial(FGSM_RS), "Wong 2020, arXiv:2001.03994"),
-    _trained(
-        "n-fgsm",
-        makers.adversarial(N_FGSM),
-        "de Jorge 2022, arXiv:2202.01181",
-        "redan.hardening.Adversarial(inner=N_FGSM)",
-    ),
+    _trained("n-fgsm", makers.adversarial(N_FGSM), "de Jorge 2022, arXiv:2202.01181"),
     _trained("trades", lambda within: TRADES(within=within), "Zhang 2019, arXiv:1901.08573"),
     _trained("awp", makers.awp, "Wu 2020, arXiv:2004.05884"),
     _trained("ibp", makers.bounded(Relaxation.INTERVALS), _GOWAL),
-    _trained(
-        "crown-ibp",
-        makers.bounded(Relaxation.LINES),
-        "Zhang 2020, arXiv:1906.06316",
-        "redan.hardening.Certified, relaxation=Relaxation.LINES",
-    ),
+    _trained("crown-ibp", makers.bounded(Relaxation.LINES), "Zhang 2020, arXiv:1906.06316"),
     _trained("noise", makers.noise, "Cohen 2019, arXiv:1902.02918"),
     _trained("smoothadv", makers.smoothadv, "Salman 2019, arXiv:1906.04584"),
     DefenseEntry(
