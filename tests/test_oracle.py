@@ -15,7 +15,7 @@ from redan.goals import Untargeted
 from redan.losses import cross_entropy, margin
 from redan.oracle import Capability, Limits, Oracle, Purse
 from redan.runners.local import one_thread_each
-from redan.targets import Target, from_torch
+from redan.targets import StandIn, Target, from_torch
 from redan.testing import LinearVictim
 
 VICTIM = LinearVictim.drawn(3, classes=3, shape=(4,))
@@ -558,3 +558,26 @@ def test_a_gradient_that_shares_its_memory_may_be_written_to() -> None:
     )
     answers.gradient[:2] = 0
     assert answers.gradient.is_contiguous()
+
+
+def test_another_target_may_be_climbed_and_the_same_answers() -> None:
+    """Scores are the target's own in it and after it; gradients are the other's within it alone."""
+    meter, other = oracle(), StandIn(from_torch(VICTIM.module()), lambda x: -plain(x))
+    goal = Untargeted(Y)
+    own = meter.ask(X, ids(0, 1, 2, 3, 4, 5), goal=goal, loss=margin)
+    with meter.climbing(other):
+        turned = meter.ask(X, ids(0, 1, 2, 3, 4, 5), goal=goal, loss=margin)
+        assert torch.equal(meter.ask(X, ids(0, 1, 2, 3, 4, 5)).output, own.output)
+    after = meter.ask(X, ids(0, 1, 2, 3, 4, 5), goal=goal, loss=margin)
+    assert torch.equal(turned.output, own.output)
+    assert torch.allclose(turned.gradient, -own.gradient)
+    assert torch.equal(after.gradient, own.gradient)
+    assert meter.queries.tolist() == [4] * 6
+
+
+def test_without_another_target_its_own_is_climbed() -> None:
+    meter = oracle()
+    with meter.climbing(None):
+        within = meter.ask(X, ids(0, 1, 2, 3, 4, 5), goal=Untargeted(Y), loss=margin)
+    outside = oracle().ask(X, ids(0, 1, 2, 3, 4, 5), goal=Untargeted(Y), loss=margin)
+    assert torch.equal(within.gradient, outside.gradient)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from redan.goals import Targeted, attainable
 from redan.rejection import Undetected, refused
 from redan.rejection.accepting import Accepting
 from redan.targets import from_torch
@@ -31,3 +32,11 @@ def test_what_is_climbed_is_the_model_s_own_margin() -> None:
         (slope,) = torch.autograd.grad(goal.loss(goal.scores(output)).sum(), x)
         slopes.append(slope)
     assert torch.equal(*slopes)
+
+
+def test_rows_of_the_wanted_class_cannot_be_broken_with_a_detector_either() -> None:
+    y, output = torch.tensor([0, 1, 2]), torch.zeros(3, 4)
+    able = attainable(Undetected(Targeted(1)).about(y, output))
+    assert able is not None
+    assert able.tolist() == [True, False, True]
+    assert attainable(Undetected().about(y, output)) is None
