@@ -73,3 +73,16 @@ def test_a_stage_in_training_mode_is_not_hidden() -> None:
     assert StraightThrough(nn.Dropout()).training
     assert not StraightThrough(nn.Dropout().eval()).training
     assert not StraightThrough(rounded).training
+
+
+def test_an_exact_stand_in_is_asked_alone_where_a_gradient_is_wanted() -> None:
+    asked: list[str] = []
+
+    def told(name: str, x: torch.Tensor) -> torch.Tensor:
+        asked.append(name)
+        return 2 * x
+
+    stage = StraightThrough(lambda x: told("stage", x), lambda x: told("instead", x), exact=True)
+    x = torch.ones(2, 3)
+    assert torch.equal(stage(x), stage(x.clone().requires_grad_()))
+    assert asked == ["stage", "instead"]
