@@ -87,8 +87,8 @@ def trained(way: str, seed: int) -> parts.Row:
     model = defenses_nets.FORMS[NETWORK]()
     inner, watch = WAYS[way]
     rows = Shuffled(x[:ROWS], y[:ROWS], batch=BATCH)
-    held = {"x": x[-FOLLOWED:], "y": y[-FOLLOWED:], "within": WITHIN}
-    followed = Followed(Validation(**held, inner=FGSM), Validation(**held, inner=PGD_10))
+    weak, strong = (Validation(x=x[-FOLLOWED:], y=y[-FOLLOWED:], within=WITHIN, inner=each) for each in (FGSM, PGD_10))
+    followed = Followed(weak, strong)
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE, fused=True)
     begun = time.process_time()
     found = harden(

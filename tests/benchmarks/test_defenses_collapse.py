@@ -84,8 +84,9 @@ def test_the_table_has_a_line_a_training() -> None:
 def test_every_epoch_is_taken_for_the_best_so_far() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
-    held = {"x": torch.rand(8, 1, 28, 28), "y": torch.arange(8), "within": bench.WITHIN}
-    followed = bench.Followed(Validation(**held, inner=FGSM), Validation(**held, inner=PGD_10))
+    x, y = torch.rand(8, 1, 28, 28), torch.arange(8)
+    weak, strong = (Validation(x=x, y=y, within=bench.WITHIN, inner=inner) for inner in (FGSM, PGD_10))
+    followed = bench.Followed(weak, strong)
     scores = [followed(model, 0).robust for _ in range(3)]
     assert scores == sorted(set(scores))
     assert followed.found[0] == followed.found[2]
