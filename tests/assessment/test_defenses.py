@@ -23,8 +23,9 @@ from redan.assessment.replay import replay
 from redan.cli.app import app
 from redan.errors import RedanError, ThreatModelError
 from redan.evidence.folder import RunFolder
+from redan.evidence.inputs import saved_inputs
 from redan.evidence.report import Counts, Report
-from redan.evidence.summary import report_of, saved_inputs
+from redan.evidence.summary import report_of
 from redan.oracle import Limits
 from redan.preprocessing import BitDepth, NonLocalMeans
 from redan.report import html, markdown, terminal

@@ -9,8 +9,8 @@ import torch
 
 from redan.assessment import assess
 from redan.evidence.folder import RunFolder
+from redan.evidence.inputs import saved_inputs
 from redan.evidence.log import RowLine
-from redan.evidence.summary import saved_inputs
 from redan.perturbations.norms import Linf
 from redan.robustness import robust_accuracy
 from redan.samples import fashion_mnist, model

@@ -271,7 +271,7 @@ def test_rows_without_what_is_served_are_counted_apart_and_compared() -> None:
     served = [row(0), row(1), row(2), row(3, "broken"), row(4), row(5, right=False)]
     found = summary([head(6).model_copy(update={"beside": ["the model alone"]}), BLOCK, *served])
     assert found.report("runs/run").attackers[0].defended == []
-    (tally,) = found.defended["anyone"]
+    (tally,) = found.evasions["anyone"].beside
     assert tally.pending(6) == [0, 1, 2, 3, 4, 5]
     found.see(other, *(beside(at) for at in range(4)), beside(4, "undecided"), beside(5, "robust"))
     assert tally.pending(6) == [0, 1, 2, 3, 4]

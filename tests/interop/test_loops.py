@@ -40,7 +40,7 @@ def expected() -> list[Tensor]:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for step, (x, y) in enumerate(DataLoader(rows(), batch_size=8)):
         optimizer.zero_grad()
-        adversarial_step(model, x, y, OBJECTIVE, step=step).backward()
+        torch.autograd.backward(adversarial_step(model, x, y, OBJECTIVE, step=step))
         optimizer.step()
     moved = [weight.detach() for weight in model.parameters()]
     assert any(not torch.equal(now, before) for now, before in zip(moved, network().parameters(), strict=True))
@@ -57,7 +57,8 @@ def test_lightning_trains_as_a_plain_loop_does(expected: list[Tensor], tmp_path:
 
         def training_step(self, batch: list[Tensor], index: int) -> Tensor:
             assert index == self.global_step
-            return adversarial_step(self.network, *batch, OBJECTIVE, step=self.global_step)
+            x, y = batch
+            return adversarial_step(self.network, x, y, OBJECTIVE, step=int(self.global_step))
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.parameters(), lr=0.1)

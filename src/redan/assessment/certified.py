@@ -82,7 +82,8 @@ def row_lines(ready: Prepared, attacker: str, claim: Claim, rows: list[int]) -> 
 def certify_rows(session: Session, rows: range) -> None:
     """Prove what can be of those rows that were not tried yet, against each attacker of whom a requirement asks it."""
     for campaign in session.ready.plan.campaigns:
-        tally = session.summary.certificates.get(campaign.attacker.name)
+        found = session.summary.evasions.get(campaign.attacker.name)
+        tally = None if found is None else found.proofs
         if tally is not None and tally.pending(rows):
             _certified(session, campaign, tally, tally.pending(rows))
 
@@ -173,8 +174,9 @@ def proofs_again(ready: Prepared, found: Summary, workers: int = 0) -> Iterator[
     A row that was open and no longer is differs in nothing that was claimed: a search had more seconds.
     """
     campaigns = {campaign.attacker.name: campaign for campaign in ready.plan.campaigns}
-    for attacker, tally in found.certificates.items():
-        if not tally.proven:
+    for attacker, evasion in found.evasions.items():
+        tally = evasion.proofs
+        if tally is None or not tally.proven:
             continue
         try:
             claim = claim_of(ready, campaigns[attacker], workers)

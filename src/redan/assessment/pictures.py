@@ -9,8 +9,9 @@ import torch
 from redan.answers import evaluate, micro_batch
 from redan.assessment.build import Built
 from redan.evidence.folder import RunFolder
+from redan.evidence.inputs import saved_inputs
 from redan.evidence.pictures import Pictures, save_pictures
-from redan.evidence.summary import Summary, saved_inputs
+from redan.evidence.summary import Summary
 from redan.goals import Task
 from redan.threat.inputs import ImageInputs
 from redan.threat.schema import KeepInputs, ThreatModel

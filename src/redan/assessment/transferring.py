@@ -32,12 +32,8 @@ __all__ = ["measure_transfers", "transfers_again"]
 def measure_transfers(session: Session, rows: int) -> None:
     """Show every white-box attacker's inputs of the first rows around; what was shown before is not shown again."""
     for campaign in session.ready.plan.campaigns:
-        name = campaign.attacker.name
-        if (
-            name in session.summary.tallies
-            and name not in session.summary.transfers
-            and _is_about(session.ready, campaign)
-        ):
+        found = session.summary.evasions.get(campaign.attacker.name)
+        if found is not None and found.transfer is None and _is_about(session.ready, campaign):
             if session.purse.hit:
                 return
             session.write(_line(session.ready, session.folder, campaign, rows))
@@ -46,8 +42,10 @@ def measure_transfers(session: Session, rows: int) -> None:
 def transfers_again(ready: Prepared, folder: RunFolder, found: Summary) -> Iterator[str]:
     """What a second look at the saved inputs finds otherwise than the log says, a sentence each."""
     campaigns = {campaign.attacker.name: campaign for campaign in ready.plan.campaigns}
-    for name, line in found.transfers.items():
-        campaign = campaigns.get(name)
+    for name, evasion in found.evasions.items():
+        line, campaign = evasion.transfer, campaigns.get(name)
+        if line is None:
+            continue
         if campaign is None or not _is_about(ready, campaign):
             yield f"{name}: the log has inputs shown between models, and the threat model has no ensemble for them"
         elif line.reason is None and _line(ready, folder, campaign, found.taken()) != line:

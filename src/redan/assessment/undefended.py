@@ -33,7 +33,8 @@ def compare_undefended(session: Session, rows: int) -> None:
     """Attack every model without what is served, and show what was found; rows that are done are not done again."""
     for campaign in session.ready.plan.campaigns:
         for bare in session.ready.built.bare:
-            for tally in session.summary.defended.get(campaign.attacker.name, ()):
+            found = session.summary.evasions.get(campaign.attacker.name)
+            for tally in () if found is None else found.beside:
                 if tally.beside == bare.name:
                     _compared(session, campaign, bare, tally, rows)
 

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
-
-from torch import Tensor
 
 from redan.errors import EvidenceError
 from redan.evidence.certified_lines import ProofsLine, ProvenLine, UnprovableLine
-from redan.evidence.certified_tally import CertifiedTally, asked_for_proof, closed
-from redan.evidence.defended import shown
-from redan.evidence.defended_tally import DefendedTally
 from redan.evidence.detected import Refusals, over_rate
-from redan.evidence.diagnosis import diagnosed
+from redan.evidence.evasion_tally import EvasionTally, strength
 from redan.evidence.extracted import ExtractionPart, ExtractorPart
 from redan.evidence.extraction_lines import CopyLine, DirectLine
 from redan.evidence.extraction_tally import ExtractionTally
@@ -31,38 +26,16 @@ from redan.evidence.log import (
     RetryLine,
     RowLine,
     RunLine,
-    dumped,
 )
 from redan.evidence.poison_lines import CertifiedLine, InspectedLine, VictimLine, VotesLine
 from redan.evidence.poison_tally import PoisonTally, plain
 from redan.evidence.poisoned import PoisonerPart, PoisoningPart
-from redan.evidence.report import AttackerPart, CallsPart, Diagnosis, Doubt, Report, RetryPart, RunPart, Tried, Verdict
+from redan.evidence.report import AttackerPart, CallsPart, Diagnosis, Doubt, Report, RunPart, Verdict
 from redan.evidence.risk import ranked
+from redan.evidence.shows_not import shows_not
 from redan.evidence.standing import standing
-from redan.evidence.tally import Tally
-from redan.evidence.transfers import TransferLine, transfer_part
+from redan.evidence.transfers import TransferLine
 from redan.evidence.verdict import judge
-
-_SHOWS_NOT = (
-    "Robust accuracy is what these attacks did not break; another attack can only lower it. It is no proof.",
-    "Nothing is shown about changes outside the declared sets, nor about rows unlike those that were drawn.",
-)
-
-_OF_POISON = (
-    "Victims are trained as the threat model's training function does it, on the rows that it names; another training "
-    "may be poisoned more easily. Intervals over victims assume that their rates scatter alike on both sides.",
-)
-
-_OF_COPIES = (
-    "A copy is as good as its extractor, its surrogate's form and the rows that were asked: an attacker with better "
-    "ones copies more for the same money. Intervals over copies assume that their rates scatter alike on both sides.",
-)
-
-_OF_DETECTORS = (
-    "An attacker who sees scores is shown how suspicious an input is, and scores where it is refused: more than most "
-    "deployments show. One with surrogates has models without a detector. A row that is refused counts as held against "
-    "an attack and as wrong without one; what a refusal costs whoever is refused is not counted.",
-)
 
 
 class Summary:
@@ -70,15 +43,13 @@ class Summary:
 
     def __init__(self, head: RunLine) -> None:
         self.head = head
-        self.tallies = {
-            each.name: Tally(each, head.labels, head.classes)
+        self.evasions = {
+            each.name: EvasionTally(each, head)
             for each in head.attackers
             if each.status == "assessed" and each.poisoning is None and each.extraction is None
         }
-        self.defended = {
-            name: [DefendedTally(beside, tally.head, head.labels, head.classes) for beside in head.beside]
-            for name, tally in self.tallies.items()
-        }
+        self.tallies = {name: each.rows for name, each in self.evasions.items()}
+        """The rows of attackers who change inputs, by their names."""
         self.refusals = None if head.detector is None else Refusals(head.detector, len(head.labels), len(head.classes))
         self.poisons = {
             each.name: PoisonTally(each, each.poisoning, head.requirements)
@@ -90,13 +61,6 @@ class Summary:
             for each in head.attackers
             if each.status == "assessed" and each.extraction is not None
         }
-        self.certificates = {
-            name: CertifiedTally(tally, head.ids)
-            for name, tally in self.tallies.items()
-            if asked_for_proof(head.requirements, name)
-        }
-        self.transfers: dict[str, TransferLine] = {}
-        """By attacker, inputs that were shown between an ensemble's models."""
         self.clean: dict[int, VictimLine] = {}
         """Victims of clean rows, by number."""
         self.votes: dict[int, VotesLine] = {}
@@ -109,12 +73,14 @@ class Summary:
         """Count some lines more."""
         for line in lines:
             match line:
-                case RowLine() | BlockLine():
-                    self._about_rows(line)
-                case ExaminedLine() | RetryLine() | RetriedLine():
-                    self._tally(line.attacker).later(line)
+                case RowLine():
+                    self._evasion(line.attacker).see(line)
+                    if self.refusals is not None and line.beside is None:
+                        self.refusals.see(line.row, line.before)
+                case BlockLine() | ExaminedLine() | RetryLine() | RetriedLine() | TransferLine():
+                    self._evasion(line.attacker).see(line)
                 case ProofsLine() | ProvenLine() | UnprovableLine():
-                    self._certificate(line.attacker).see(line)
+                    self._evasion(line.attacker).see(line)
                 case VictimLine(attacker=None):
                     self._clean_victim(line)
                 case VictimLine(attacker=str(name)) | InspectedLine(attacker=name):
@@ -125,9 +91,6 @@ class Summary:
                     self.votes[line.model] = line
                 case CertifiedLine():
                     self.certified = line
-                case TransferLine():
-                    self._tally(line.attacker)
-                    self.transfers[line.attacker] = line
                 case CallsLine():
                     self.calls = line.calls
                 case EndedLine():
@@ -138,30 +101,10 @@ class Summary:
                 case RunLine():
                     raise EvidenceError("the log begins twice; the evidence was changed, run again")
 
-    def _about_rows(self, line: RowLine | BlockLine) -> None:
-        tally = self._tally(line.attacker)
-        about = [each for each in self.defended[line.attacker] if each.is_about(line)]
-        if line.beside is not None and not about:
-            raise EvidenceError(f"the log has rows of '{line.beside}', which the run does not attack; it was changed")
-        match line:
-            case BlockLine(beside=None):
-                tally.block(line)
-            case RowLine(beside=None):
-                tally.row(line)
-                if self.refusals is not None:
-                    self.refusals.see(line.row, line.before)
-        for each in about:
-            each.see(line)
-
-    def _tally(self, attacker: str) -> Tally:
-        if attacker not in self.tallies:
+    def _evasion(self, attacker: str) -> EvasionTally:
+        if attacker not in self.evasions:
             raise EvidenceError(f"the log has rows of '{attacker}', who is no attacker of the run; it was changed")
-        return self.tallies[attacker]
-
-    def _certificate(self, attacker: str) -> CertifiedTally:
-        if attacker not in self.certificates:
-            raise EvidenceError(f"the log has proofs against '{attacker}', of whom none is required; it was changed")
-        return self.certificates[attacker]
+        return self.evasions[attacker]
 
     def _clean_victim(self, line: VictimLine) -> None:
         if not 0 <= line.number < max((each.about.clean for each in self.poisons.values()), default=0):
@@ -182,10 +125,7 @@ class Summary:
 
     def _found(self, rows: int) -> bytes:
         """Of all that was found, whatever the order in which it was."""
-        whole = b"".join(tally.digest(rows) for tally in self.tallies.values())
-        whole += b"".join(each.digest(rows) for several in self.defended.values() for each in several)
-        whole += b"".join(each.digest(rows) for each in self.certificates.values())
-        whole += b"".join(dumped(self.transfers[name]) for name in self.tallies if name in self.transfers)
+        whole = b"".join(each.digest(rows) for each in self.evasions.values())
         whole += b"".join(extraction.digest() for extraction in self.extractions.values())
         if not self.poisons:
             return whole
@@ -227,18 +167,16 @@ class Summary:
             standards=standing(head.standards, parts),
             skipped=head.skipped,
             errors=[
-                *(part for each in self.certificates.values() for part in each.errors(rows)),
-                *(part for tally in self.tallies.values() for part in tally.errors(rows)),
+                *(part for each in self.evasions.values() for part in each.errors(rows)),
                 *(part for poison in self.poisons.values() for part in poison.errors()),
                 *(part for extraction in self.extractions.values() for part in extraction.errors()),
             ],
             limits_hit=hit,
             calls=self.calls,
             shows_not=[
-                *_SHOWS_NOT,
-                *(_OF_POISON if self.poisons else ()),
-                *(_OF_COPIES if self.extractions else ()),
-                *(_OF_DETECTORS if self.refusals is not None else ()),
+                *shows_not(
+                    poison=bool(self.poisons), copies=bool(self.extractions), detector=self.refusals is not None
+                ),
                 *(f"{part.name}: {part.reason}" for part in parts if not part.assessed),
             ],
             run=RunPart(
@@ -299,42 +237,9 @@ class Summary:
             copied = extraction.part(self.head.confidence, cut=cut)
             why = None if copied.measured else _first_reason(copied.extractors, "no copy could be made")
             return self._unattacked(about, why, extraction=copied, doubts=extraction.about.doubts)
-        if (tally := self.tallies.get(head.name)) is None:
-            return self._unattacked(about, head.reason)
-        attacks, retries = tally.attacks(rows, cut), tally.retries(rows)
-        moved, counts = self.transfers.get(head.name), tally.counts(rows, self.head.stochastic)
-        proven = next((each.part(rows) for each in self._proofs(head.name)), None)
-        return AttackerPart(
-            **about,
-            strength="certified" if proven is not None and closed(proven, counts) else self._strength(retries),
-            counts=counts,
-            attacks=attacks,
-            by_class=tally.by_class(rows),
-            curve=[] if self.head.stochastic else tally.curve(rows),
-            success_8bit=tally.success_8bit(rows) if self.head.eight_bit else None,
-            diagnosis=[
-                *(doubt for each in self._proofs(head.name) for doubt in each.doubts(rows)),
-                *self._refuses_more(rows),
-                *diagnosed(
-                    tally,
-                    attacks,
-                    self.head.preflight,
-                    rows,
-                    over=self._over and not cut,
-                    handed=[shown(beside) for beside in self.head.beside],
-                ),
-            ],
-            retries=retries,
-            defended=[
-                beside
-                for each in self.defended[head.name]
-                if (beside := each.part(tally, rows, self.head.confidence)) is not None
-            ],
-            transfers=None if moved is None else transfer_part(moved, self.head.confidence),
-            poisoning=None,
-            extraction=None,
-            certified=proven,
-        )
+        if (evasion := self.evasions.get(head.name)) is not None:
+            return evasion.part(about, rows, self._refuses_more(rows), over=self._over, cut=cut)
+        return self._unattacked(about, head.reason)
 
     def _refuses_more(self, rows: int) -> list[Diagnosis]:
         """That the detector does not keep to its stated rate, if that is shown."""
@@ -344,10 +249,6 @@ class Summary:
         if not part.exceeded:
             return []
         return [Diagnosis(name="false positives", status=Doubt.SUSPICIOUS, detail=over_rate(part), blocks_pass=True)]
-
-    def _proofs(self, attacker: str) -> list[CertifiedTally]:
-        """What is proven against an attacker, if a requirement asks for it."""
-        return [self.certificates[attacker]] if attacker in self.certificates else []
 
     def _unattacked(
         self,
@@ -363,7 +264,7 @@ class Summary:
         measured = of_models is not None and of_models.measured
         return AttackerPart(
             **{**about, "reason": why},
-            strength=self._strength(()) if measured else "not tested",
+            strength=strength(self.head, []) if measured else "not tested",
             counts=None,
             attacks=[],
             by_class=[],
@@ -378,14 +279,6 @@ class Summary:
             poisoning=poisoning,
             extraction=extraction,
             certified=None,
-        )
-
-    def _strength(self, retries: Sequence[RetryPart]) -> str:
-        if self.head.mode == "quick" or self.head.skipped:
-            return "heuristic"
-        naive = [shown(beside) for beside in self.head.beside]
-        return (
-            "adaptive" if any(part.status is Tried.DONE and part.name not in naive for part in retries) else "standard"
         )
 
 
@@ -406,26 +299,6 @@ def summary(lines: Iterable[Line]) -> Summary:
     if found is None:
         raise EvidenceError("the log is empty: the run was broken off before its first line, so there is no evidence")
     return found
-
-
-def saved_inputs(folder: RunFolder, attacker: str, rows: Collection[int]) -> Iterator[tuple[int, Tensor]]:
-    """Some rows of an attacker with the inputs that were saved for them, of which the last counts.
-
-    A retry's input counts where it makes things worse for the model, like its line.
-    """
-    worst: dict[int, float] = {}
-    for segment in folder.segments():
-        lines = list(folder.segment(segment))
-        wanted = []
-        for line in lines:
-            if not isinstance(line, RowLine) or line.attacker != attacker or line.beside is not None:
-                continue
-            if line.row in rows and (line.retry is None or line.share > worst.get(line.row, 0.0)):
-                worst[line.row] = line.share
-                wanted += [] if line.saved is None else [(line.row, line.saved)]
-        if wanted and isinstance(lines[0], BlockLine) and lines[0].inputs is not None:
-            inputs = folder.load_inputs(lines[0].inputs, lines[0].sha256)["x"]
-            yield from ((row, inputs[saved]) for row, saved in wanted if saved < len(inputs))
 
 
 def report_of(folder: RunFolder) -> Report:
