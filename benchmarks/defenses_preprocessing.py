@@ -46,6 +46,7 @@ from redan.evasion.apgd import APGD
 from redan.evasion.cascade import Cascade, Sweep
 from redan.evasion.ddn import DDN
 from redan.evasion.fmn import FMN
+from redan.evasion.ladder import Ladder
 from redan.evasion.orthogonal_pgd import BalancedPGD, OrthogonalPGD
 from redan.evasion.pgd import PGD
 from redan.losses import margin, targeted_dlr
@@ -106,7 +107,7 @@ SETTINGS = (
 )
 STRONG = Cascade((APGD(steps=40), Sweep(APGD(steps=20, loss=targeted_dlr), targets=4)))
 JOINT: tuple[Attack[Any, Any], ...] = (
-    Sweep(BalancedPGD(steps=40), targets=3),
+    Sweep(Ladder(attack=BalancedPGD(steps=40)), targets=3),
     OrthogonalPGD(steps=40),
     Lagrangian(attack=PGD(steps=20, loss=margin), weights=(0.1, 1.0, 10.0)),
 )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from redan.evasion.apgd import APGD
 from redan.evasion.apgd_l1 import APGDL1
 from redan.evasion.cascade import Sweep
+from redan.evasion.ladder import Ladder
 from redan.evasion.orthogonal_pgd import BalancedPGD, OrthogonalPGD
 from redan.losses import margin
 from redan.perturbations.norms import L2, Linf
@@ -39,6 +40,7 @@ def joint_attacks(mode: Mode, within: Bounded) -> tuple[Named, ...]:
 
     Each of the nearest wrong classes is tried: one may lie where inputs are refused, and another not. quick is 50 steps
     at 3 classes and two weights of the sum; audit is 200 steps; all others are 100 steps at 9 classes and four weights.
+    Balanced PGD climbs in a quarter and a half of the radius too: most of a large ball may lie where inputs are refused.
     """
     if not isinstance(within, Linf | L2 | L1):
         return ()
@@ -46,7 +48,7 @@ def joint_attacks(mode: Mode, within: Bounded) -> tuple[Named, ...]:
     inner = APGDL1(steps=steps, loss=margin) if isinstance(within, L1) else APGD(steps=steps, loss=margin)
     weights = _WEIGHTS.get(mode)
     return (
-        ("balanced-pgd", Sweep(BalancedPGD(steps=steps), targets=targets)),
+        ("balanced-pgd", Sweep(Ladder(attack=BalancedPGD(steps=steps)), targets=targets)),
         ("orthogonal-pgd", Sweep(OrthogonalPGD(steps=steps), targets=targets)),
         ("lagrangian", Lagrangian(attack=inner) if weights is None else Lagrangian(attack=inner, weights=weights)),
     )
