@@ -40,7 +40,7 @@ def joint_attacks(mode: Mode, within: Bounded) -> tuple[Named, ...]:
 
     Each of the nearest wrong classes is tried: one may lie where inputs are refused, and another not. quick is 50 steps
     at 3 classes and two weights of the sum; audit is 200 steps; all others are 100 steps at 9 classes and four weights.
-    Balanced PGD climbs in a quarter and a half of the radius too: most of a large ball may lie where inputs are refused.
+    Balanced PGD climbs in a quarter and a half of the radius too, for most of a large ball may lie where it is refused.
     """
     if not isinstance(within, Linf | L2 | L1):
         return ()
