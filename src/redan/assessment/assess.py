@@ -167,9 +167,10 @@ def _sat(work: Session, start: float, *, resumed: bool) -> None:
     try:
         why, rows, hit = _worked(work)
         if not hit:
+            distrust(work, rows)
             compare_undefended(work, rows)
             measure_transfers(work, rows)
-            distrust(work, rows)
+            distrust(work, rows)  # once more: inputs of the model alone may have shown the attacks to be weak
             extract(work)
             poison(work)
             hit = [work.purse.hit] if work.purse.hit else []
