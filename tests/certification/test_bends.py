@@ -73,7 +73,7 @@ def test_no_point_leaves_a_pool(seed: int, sizes: tuple[int, int], padding: int)
     draw = torch.Generator().manual_seed(seed)
     low = torch.rand(1, 2, 6, 5, dtype=OWN, generator=draw)
     high = low + 0.4 * torch.rand(low.shape, dtype=OWN, generator=draw)
-    pool = MaxPool((-1,), (kernel, kernel), (stride, stride), (padding, padding), (1, 1), ceil=False)
+    pool = MaxPool((-1,), (kernel, kernel), (stride, stride), (padding, padding), (1, 1), ceil=False, image=(6, 5))
     z = functional.max_pool2d(low, kernel, stride, padding)
     a = torch.randn(6, *z.shape[1:], dtype=OWN, generator=draw)
     back = pool.backward(a, pool.relaxed([Interval(low, high)]).parts)
@@ -86,7 +86,7 @@ def test_no_point_leaves_a_pool(seed: int, sizes: tuple[int, int], padding: int)
 
 def test_a_certain_winner_is_bounded_by_itself() -> None:
     low = torch.tensor([[[[0.9, 0.1], [0.2, 0.3]]]], dtype=OWN)
-    pool = MaxPool((-1,), (2, 2), (2, 2), (0, 0), (1, 1), ceil=False)
+    pool = MaxPool((-1,), (2, 2), (2, 2), (0, 0), (1, 1), ceil=False, image=(2, 2))
     a = torch.tensor([[[[-1.0]]]], dtype=OWN)
 
     sure = pool.backward(a, pool.relaxed([Interval(low, low + 0.5)]).parts)

@@ -336,8 +336,8 @@ def _branch_dropped(self: Sum, a: Tensor, _parts: Any, _window: Any = None) -> B
 
 
 def _smallest(self: MaxPool, given: Any) -> Relaxed:
-    certain, constant, chosen, image = MAX_RELAXED(self, given).parts
-    return Relaxed((certain, torch.where(certain, constant, self.pool(given[0].low)[0]), chosen, image))
+    certain, constant, *chosen = MAX_RELAXED(self, given).parts
+    return Relaxed((certain, torch.where(certain, constant, self.pool(given[0].low)[0]), *chosen))
 
 
 def _always_certain(_self: MaxPool, x: Interval) -> Tensor:

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from redan.certification import graph, passes
+from redan.certification.bends import MaxPool
 from redan.certification.patches import Patches
 from redan.certification.region import region
 from redan.certification.rounding import Rounding
+from redan.certification.steps import Interval
 from redan.certification.windows import Convolution, Window, cut
 from redan.perturbations.norms import L2, Linf
 from redan.samples.models import ResidualBlock
@@ -36,6 +38,30 @@ NETS = {
         nn.Tanh(),
         nn.AvgPool2d(2),
         nn.Conv2d(3, 4, 2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.LazyLinear(3),
+    ),
+    "maxima": nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True),
+        nn.Conv2d(3, 3, 2),
+        nn.ReLU(),
+        nn.MaxPool2d((2, 3), stride=(2, 1), padding=(1, 0)),
+        nn.Conv2d(3, 4, 2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.LazyLinear(3),
+    ),
+    "maxima apart": nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1),
+        nn.Tanh(),
+        nn.MaxPool2d(2, stride=3, padding=1, ceil_mode=True),
+        nn.Conv2d(3, 3, 3, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2, stride=1, dilation=2),
+        nn.Conv2d(3, 4, 2, padding=1),
         nn.ReLU(),
         nn.Flatten(),
         nn.LazyLinear(3),
@@ -203,3 +229,84 @@ def test_many_channels_at_few_positions_are_multiplied_at_once(monkeypatch: pyte
     monkeypatch.setattr("redan.certification.windows._FEW", 1)
 
     assert torch.allclose(found, made.adjoint(a, place))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 5])
+@pytest.mark.parametrize("padding", [0, 1, 3])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_the_transpose_of_many_rows(stride: int, padding: int, dilation: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one product, and as torch has it."""
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randn(3, 2, 3, 2, dtype=torch.float64, generator=draw)
+    settings = (stride, stride), (padding, padding), (dilation, dilation), 1
+    x = torch.randn(40, 2, 9, 8, dtype=torch.float64, generator=draw, requires_grad=True)
+    z = nn.functional.conv2d(x, weight, None, *settings)
+    a = torch.randn(z.shape, dtype=torch.float64, generator=draw)
+    (whole,) = torch.autograd.grad(z, x, a)
+    made = Convolution(weight, *settings, x.shape[1:])
+
+    with torch.no_grad():
+        assert torch.allclose(made.transposed(a), whole)
+        monkeypatch.setattr("redan.certification.windows._MANY", 41)
+        assert torch.allclose(made.transposed(a), whole)
+
+
+Pair = tuple[int, int]
+Sizes = tuple[Pair, Pair, Pair, Pair, bool]
+
+POOLS: list[Sizes] = [
+    ((2, 2), (2, 2), (0, 0), (1, 1), False),
+    ((2, 2), (2, 2), (1, 1), (1, 1), True),
+    ((3, 3), (2, 2), (1, 1), (1, 1), True),
+    ((3, 2), (1, 2), (1, 0), (1, 1), False),
+    ((2, 2), (3, 3), (0, 1), (1, 1), True),
+    ((2, 3), (2, 1), (1, 1), (2, 1), True),
+]
+
+
+@pytest.mark.parametrize("sizes", POOLS, ids=str)
+def test_the_way_back_over_a_maximum_is_its_gradient(sizes: Sizes) -> None:
+    """Of numbers that are known, with coefficients above 0: on all of an image, of a window, and of one for each."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 2, 9, 8, dtype=torch.float64, generator=draw, requires_grad=True)
+    kernel, stride, padding, dilation, ceil = sizes
+    z = nn.functional.max_pool2d(x, kernel, stride, padding, dilation, ceil)
+    pool = MaxPool((-1,), *sizes, (9, 8))
+    parts = pool.relaxed([Interval(x.detach(), x.detach())]).parts
+    (height, width), a = z.shape[2:], torch.rand(z.shape, dtype=torch.float64, generator=draw)
+    (whole,) = torch.autograd.grad(z, x, a, retain_graph=True)
+    assert torch.allclose(pool.backward(a, parts).parents[0], whole)
+
+    for window in (Window(0, 1, 0, 1), Window(0, height, 0, width), Window(height - 2, height, width - 1, width)):
+        some = torch.zeros_like(a)
+        cut(some, window)[:] = cut(a, window)
+        (whole,) = torch.autograd.grad(z, x, some, retain_graph=True)
+        (found,) = pool.backward(cut(a, window), [cut(part, window) for part in parts], window).parents
+        assert torch.allclose(pool.looks(window).whole(found, 9, 8), whole)
+
+    rows, columns = torch.arange(height).repeat_interleave(width), torch.arange(width).repeat(height)
+    place = Patches.at(rows, columns, height, width)
+    (found,) = pool.backward(place.cut(a), [place.cut(part) for part in parts], place).parents
+    for at, some in enumerate(place.whole(place.cut(a), height, width)):
+        (whole,) = torch.autograd.grad(z, x, some[None], retain_graph=True)
+        assert torch.allclose(pool.looks(place).whole(found, 9, 8)[at], whole[0])
+
+
+@pytest.mark.parametrize("sizes", POOLS, ids=str)
+def test_a_window_of_maxima_bends_as_the_image_does(sizes: Sizes) -> None:
+    """Coefficients of both signs, of numbers that are known a little or well."""
+    draw = torch.Generator().manual_seed(0)
+    low = torch.rand(1, 2, 9, 8, dtype=torch.float64, generator=draw)
+    pool = MaxPool((-1,), *sizes, (9, 8))
+    parts = pool.relaxed([Interval(low, low + 0.3 * torch.rand(low.shape, dtype=torch.float64, generator=draw))]).parts
+    a = torch.randn(5, *parts[0].shape[1:], dtype=torch.float64, generator=draw)
+    whole = pool.backward(a, parts)
+    height, width = a.shape[2:]
+    added, into = torch.zeros(5, dtype=torch.float64), torch.zeros_like(whole.parents[0])
+    for window in [Window(top, top + 1, left, left + 1) for top in range(height) for left in range(width)]:
+        back = pool.backward(cut(a, window), [cut(part, window) for part in parts], window)
+        added += back.added
+        into += pool.looks(window).whole(back.parents[0], 9, 8)
+
+    assert torch.allclose(added, torch.as_tensor(whole.added))
+    assert torch.allclose(into, whole.parents[0])

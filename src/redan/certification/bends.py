@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from redan.certification.rounding import OWN, Rounding, unit
 from redan.certification.steps import Back, Interval, Reached, Relaxed, dot, unrounded
-from redan.certification.windows import Place
+from redan.certification.windows import Place, Under, Window
 
 
 class Lines(NamedTuple):
@@ -75,7 +75,7 @@ class Relu:
             if 3 * len(bent) < offset.numel():
                 return _few(a, parts, bent)
         below = a.clamp_max(0)
-        return Back((torch.addcmul(a * lower, below, upper - lower),), dot(below, offset))
+        return Back(((a * lower).addcmul_(below, upper - lower),), dot(below, offset))
 
 
 def _few(a: Tensor, parts: Sequence[Tensor], bent: Tensor) -> Back:
@@ -164,6 +164,7 @@ class MaxPool:
     padding: tuple[int, int]
     dilation: tuple[int, int]
     ceil: bool
+    image: tuple[int, int]  # height and width of what it pools
     straight = False
     exact = True
 
@@ -198,8 +199,14 @@ class MaxPool:
         seen = functional.pad(seen, (0, max(0, left + width - seen.shape[3]), 0, max(0, up + height - seen.shape[2])))
         return (seen[:, :, up : up + height, left : left + width] > 0) & (x.high > x.low)
 
-    def looks(self, _window: Place) -> None:
-        return None
+    @property
+    def look(self) -> Under:
+        wide = [dilation * (kernel - 1) + 1 for dilation, kernel in zip(self.dilation, self.kernel, strict=True)]
+        return Under(self.stride, self.padding, (wide[0], wide[1]), self.image)
+
+    def looks(self, window: Place) -> Place:
+        found: Place = window.under(self.look)
+        return found
 
     def _certain(self, x: Interval) -> Tensor:
         """Places whose largest number is the same everywhere; found for windows apart, where that is simple."""
@@ -213,11 +220,27 @@ class MaxPool:
         x = given[0]
         certain = self._certain(x)
         constant = self.pool(x.high)[0].masked_fill(certain, 0)
-        return Relaxed((certain, constant, self.pool(x.low)[1], x.low[:, :1]), constant.abs())
+        return Relaxed((certain, constant, *self._chosen(self.pool(x.low)[1])), constant.abs())
 
-    def backward(self, a: Tensor, parts: Sequence[Tensor], _window: Place | None = None) -> Back:
-        certain, constant, chosen, image = parts
-        into = a.new_zeros(len(a), a.shape[1], image.shape[2] * image.shape[3])
-        kept = torch.where(certain, a, a.clamp_min(0)).flatten(2)
-        into = into.scatter_add(2, chosen.flatten(2).expand(len(a), -1, -1), kept)
-        return Back((into.reshape(*into.shape[:2], *image.shape[2:]),), dot(a.clamp_max(0), constant))
+    def _chosen(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each window, how many rows and columns behind its first number the one at this index of the image is."""
+        height, width = (torch.arange(size) for size in index.shape[2:])
+        down = index // self.image[1] - (height * self.stride[0] - self.padding[0])[:, None]
+        return down, index % self.image[1] - (width * self.stride[1] - self.padding[1])
+
+    def backward(self, a: Tensor, parts: Sequence[Tensor], window: Place | None = None) -> Back:
+        certain, constant, down, right = parts
+        place = Window(0, a.shape[2], 0, a.shape[3]) if window is None else window
+        spread = self._spread(torch.where(certain, a, a.clamp_min(0)), down, right)
+        into = place.kept(spread, self.look)
+        if window is None:
+            into = place.under(self.look).whole(into, *self.image)
+        return Back((into,), dot(a.clamp_max(0), constant))
+
+    def _spread(self, a: Tensor, down: Tensor, right: Tensor) -> Tensor:
+        """Coefficients of the chosen numbers, among all those that so many windows look at, padding included."""
+        height, width = self.look.extent(a.shape[2], a.shape[3])
+        rows, columns = (torch.arange(size) * step for size, step in zip(a.shape[2:], self.stride, strict=True))
+        at = ((rows[:, None] + down) * width + columns + right).flatten(2).expand(len(a), -1, -1)
+        found = a.new_zeros(len(a), a.shape[1], height * width).scatter_add_(2, at, a.flatten(2))
+        return found.reshape(len(a), a.shape[1], height, width)

@@ -276,7 +276,8 @@ class Plan:
         if return_indices or len(x.shape) != 3:
             raise Unknown("returns positions, or pools something that is no image (N, C, H, W)")
         step = stride or kernel_size
-        pool = MaxPool((x.step,), _pair(kernel_size), _pair(step), _pair(padding), _pair(dilation), ceil_mode)
+        sizes = _pair(kernel_size), _pair(step), _pair(padding), _pair(dilation)
+        pool = MaxPool((x.step,), *sizes, ceil_mode, (x.shape[1], x.shape[2]))
         return self.add(pool, pool.pool(torch.zeros(1, *x.shape, dtype=self.number(0.0).dtype))[0].shape[1:])
 
     def shaped(self, x: Wire, change: Callable[[Tensor], Tensor]) -> Wire:

@@ -18,6 +18,7 @@ from torch.nn.grad import conv2d_input
 
 _DENSE = 3  # times as many multiplications as the sums of a convolution need
 _LARGEST = 2**21  # numbers of a matrix
+_MANY = 24  # rows at the least to multiply side by side
 _FEW, _CHANNELS = 16, 2048  # positions at the most, and pairs of channels at the least, to multiply all at once
 
 
@@ -195,9 +196,25 @@ class Convolution:
 
     def transposed(self, a: Tensor) -> Tensor:
         """The transpose, of all coefficients."""
+        if len(a) >= _MANY and self.groups == 1 and not torch.is_grad_enabled():  # a sum of slices is slow to derive
+            return self._summed(a)
         rest = self.stride, self.padding, self.dilation, self.groups
         found: Tensor = conv2d_input([len(a), *self.shape], self.weight, a, *rest)  # type: ignore[no-untyped-call]
         return found
+
+    def _summed(self, a: Tensor) -> Tensor:
+        """One product for all rows, which lie side by side in memory, then a sum of what overlaps inside the image."""
+        (out, into, high, wide), (rows, columns) = self.weight.shape, a.shape[2:]
+        flat = a.permute(1, 2, 3, 0).reshape(out, -1)
+        each = (self.weight.reshape(out, -1).t() @ flat).view(into, high, wide, rows, columns, len(a))
+        found = a.new_zeros(*self.shape, len(a))
+        (down, right), (above, before), (far, across) = self.stride, self.padding, self.dilation
+        for i in range(high):
+            here, there = _met(i * far - above, down, rows, self.shape[1])
+            for j in range(wide):
+                along, onto = _met(j * across - before, right, columns, self.shape[2])
+                found[:, there, onto] += each[:, i, j, here, along]
+        return found.permute(3, 0, 1, 2)
 
     def _transposed(self, a: Tensor, height: int, width: int) -> Tensor:
         """Without padding. Where it is small, as a product with a matrix: more multiplications, but faster ones."""
@@ -233,3 +250,11 @@ class Convolution:
         sizes = [len(a), self.shape[0], height, width]
         found: Tensor = conv2d_input(sizes, self.weight, a, self.stride, (0, 0), self.dilation, self.groups)  # type: ignore[no-untyped-call]
         return found
+
+
+def _met(first: int, step: int, count: int, size: int) -> tuple[slice, slice]:
+    """Which of the places first, first + step, … (so many) lie in an axis of this size: among them, and on the axis."""
+    begin = max(0, -(first // step))
+    end = max(begin, min(count, (size - 1 - first) // step + 1))
+    start = first + begin * step
+    return slice(begin, end), slice(start, start + (end - begin) * step, step)
