@@ -137,6 +137,7 @@ def test_a_stand_in_is_not_held_to_the_slopes_of_answers_that_go_in_steps_but_mu
         assert "a declared stand-in is not held to the slopes" in found.detail
 
 
+@pytest.mark.slow
 def test_a_model_that_draws_is_asked_for_means_that_agree() -> None:
     class Blurred(nn.Module):
         def __init__(self) -> None:

@@ -24,8 +24,10 @@ from redan.evasion.fab import FAB
 from redan.evasion.fast_cascade import Closing, FastCascade, FastCascadeL2, Stage
 from redan.evasion.fgsm import FGSM
 from redan.evasion.fmn import FMN, Start
+from redan.evasion.given import Given
 from redan.evasion.hopskipjump import HopSkipJump
 from redan.evasion.jsma import JSMA
+from redan.evasion.ladder import Ladder
 from redan.evasion.lbfgs import LBFGS
 from redan.evasion.momentum import MomentumFGSM
 from redan.evasion.noise import RandomNoise
@@ -85,6 +87,7 @@ ATTACKS: list[Told] = [
     (SpatialGrid(queries=26), ("Shifted",), None),
     (Stamp(perturbation=torch.tensor(0.1), origin="by hand"), ("Linf", "L2", "L1"), None),
     (Restarts(PGD(steps=6), 2), ("L2",), 1.25),
+    (Ladder(attack=PGD(steps=6)), ("L2",), 1.25),
     (Cascade((FGSM(), APGD(steps=10))), ("Linf",), 1.05),
     (LBFGS(searches=8, steps=6), ("L2",), 1.05),
     (CarliniWagnerL2(searches=3, steps=25, rate=0.03, weight=8.0), ("L2",), 1.15),
@@ -155,7 +158,8 @@ def test_it_conforms(one: Attack[Any, Any], sets: tuple[str, ...], reach: float 
 
 
 JOINT = (BalancedPGD(steps=12), OrthogonalPGD(steps=12))  # need a model that refuses: tests/rejection attacks one
-EACH = (*(one for one, _, _ in ATTACKS), *JOINT)
+GIVEN = (Given(),)  # needs inputs that were made elsewhere: test_given.py
+EACH = (*(one for one, _, _ in ATTACKS), *JOINT, *GIVEN)
 
 
 def shipped() -> dict[str, type[Any]]:
