@@ -48,7 +48,7 @@ def list_(
         typer.Argument(
             show_choices=False,  # they do not fit a line
             help="attacks on inputs, and defenses against them; poisoners of training rows, and detectors of poison; "
-            "extractors of models; techniques, built or not; standards; presets."
+            "extractors of models; techniques, built or not; standards; presets.",
         ),
     ] = What.ATTACKS,
     bibtex: Annotated[bool, typer.Option("--bibtex", help="Their papers as BibTeX instead.")] = False,
