@@ -25,7 +25,7 @@ import extraction_http
 import extraction_knockoff
 import extraction_relu
 import extraction_trees
-import parts  # first: it sets the number of threads
+import parts
 
 BENCH = parts.Bench(
     "extraction",

@@ -24,7 +24,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
 
 import harness
-import parts  # first: it sets the number of threads
+import parts
 import poisoning_backdoors
 import poisoning_biggio
 import poisoning_certified
