@@ -169,7 +169,7 @@ def test_a_training_that_is_broken_off_goes_on_to_the_same_bytes(
     own: Write, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = own()
-    how = ["--epochs", "4", "--method", "trades", "--ema", "0.9", "--rate", "0.01", "--seed", "3"]
+    how = ["--epochs", "4", "--method", "trades", "--ema", "0.9", "--half", "--rate", "0.01", "--seed", "3"]
     assert _harden(path, tmp_path / "whole", *how) == 0
     step = Loop.step
 

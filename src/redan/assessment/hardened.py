@@ -45,7 +45,7 @@ _DEFAULTS: dict[str, Any] = {"method": "pgd-at", "epochs": 30, "batch": 128, "se
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """What a user chose; None leaves the default. epsilon: instead of the attacker's radius. ema: decay of the weights'
-    average. sigma: of the noise, for methods that have one."""
+    average. half: whether the inner attack computes in bfloat16. sigma: of the noise, for methods that have one."""
 
     method: Method | None = None
     attacker: str | None = None
@@ -54,6 +54,7 @@ class Choice:
     rate: float | None = None
     epsilon: float | None = None
     ema: float | None = None
+    half: bool | None = None
     seed: int | None = None
     sigma: float | None = None
 
@@ -140,6 +141,7 @@ def harden_file(
         epochs=chosen["epochs"],
         average=None if chosen.get("ema") is None else EMA(decay=chosen["ema"]),
         watch=_WATCH,
+        half=bool(chosen.get("half")),
         save_every=_SAVE_EVERY,
         seed=chosen["seed"],
     )

@@ -52,6 +52,12 @@ def harden(
     ema: Annotated[
         float | None, typer.Option(help="Keep the average of the weights; 0.995 is usual.", show_default=False)
     ] = None,
+    half: Annotated[
+        bool | None,
+        typer.Option(
+            "--half", help="Let the attack compute in bfloat16: faster where the processor does.", show_default=False
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Decides every random number; 0.", show_default=False)] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the weights and what belongs to them.", show_default=False)
@@ -88,6 +94,7 @@ def harden(
         rate=rate,
         epsilon=epsilon,
         ema=ema,
+        half=half,
         seed=seed,
         sigma=sigma,
     )
