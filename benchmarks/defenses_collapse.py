@@ -7,7 +7,8 @@ The network NETWORK, ROWS images of Fashion-MNIST, EPOCHS epochs in L∞ at EPSI
               watch's own remedies begin with two steps, which at this radius end far behind or not, by the seed
     pgd       PGD-10 throughout, watched too
 
-The attacks of all trainings compute in bfloat16. After each epoch FOLLOWED held-out images are attacked by FGSM and by
+Of 5 epochs a collapse in the first one costs a fifth, and the remedy ended 7.8 points behind PGD training: what is
+repaired must train as long as what is not. The attacks of all trainings compute in bfloat16. After each epoch FOLLOWED held-out images are attacked by FGSM and by
 PGD-10, which dates a collapse without the watch: it is the first epoch at whose end FGSM leaves GAP more of them right
 than PGD does. The last epoch's weights are judged on TESTED test images by PGD with 40 steps, whose successes the
 referee decides.
@@ -41,7 +42,7 @@ MEASURES = ("benchmarks/defenses_collapse.py", "benchmarks/defenses_nets.py", "s
 NETWORK = "normalized"
 EPSILON = 0.3
 WITHIN = Linf(EPSILON)
-ROWS, EPOCHS, BATCH, RATE = 12_000, 5, 128, 4e-3
+ROWS, EPOCHS, BATCH, RATE = 12_000, 12, 128, 4e-3
 EVERY = 20
 SEEDS = (0, 1, 2, 3, 4)
 FOLLOWED, TESTED, STEPS = 256, 1000, 40
@@ -181,7 +182,8 @@ def claims(rows: Mapping[str, parts.Row]) -> list[harness.Claim]:
 TRIED = (
     "Tried: the residual network at ε 0.2 with 12,000 rows (ends at 10.6 %), with 6,000 rows at 0.2 (none) and 0.25 "
     "(12.8 %); the CNN without normalization at 0.2 (24 %) and 0.3 (stands PGD in no epoch); this one at 0.2 (none), "
-    "and the watch's own remedies, of 2, 4 and 10 steps: 38.1 % and 21.3 % in the first two seeds."
+    "and the watch's own remedies, of 2, 4 and 10 steps: 38.1 % and 21.3 % in the first two seeds of 5 epochs; with 5 "
+    "epochs PGD-10 as the remedy ended 7.8 points behind."
 )
 
 
