@@ -8,10 +8,10 @@ The network NETWORK, ROWS images of Fashion-MNIST, EPOCHS epochs in L∞ at EPSI
     pgd       PGD-10 throughout, watched too
 
 Of 5 epochs a collapse in the first one costs a fifth, and the remedy ended 7.8 points behind PGD training: what is
-repaired must train as long as what is not. The attacks of all trainings compute in bfloat16. After each epoch FOLLOWED held-out images are attacked by FGSM and by
-PGD-10, which dates a collapse without the watch: it is the first epoch at whose end FGSM leaves GAP more of them right
-than PGD does. The last epoch's weights are judged on TESTED test images by PGD with 40 steps, whose successes the
-referee decides.
+repaired must train as long as what is not. The attacks of all trainings compute in bfloat16. After each epoch FOLLOWED
+held-out images are attacked by FGSM and by PGD-10, which dates a collapse without the watch: it is the first epoch at
+whose end FGSM leaves GAP more of them right than PGD does. The last epoch's weights are judged on TESTED test images by
+PGD with 40 steps, whose successes the referee decides.
 """
 
 from __future__ import annotations
