@@ -430,7 +430,9 @@ PARTS: dict[str, Callable[[], str]] = {
     **{f"family: {name}": _family(name) for name in FAMILIES},
     **{
         f"bench-{name}": _benchmark(name)
-        for name in ("verdict", "beside", "passes", "distrust", "soundness", "targets", "poisoning", "extraction")
+        for name in (
+            *("verdict", "beside", "passes", "distrust", "soundness", "targets", "poisoning", "extraction", "defenses"),
+        )
     },
 }
 

@@ -25,6 +25,7 @@ OWED = {
     "targets": {"targets.e"},
     "poisoning": {f"poisoning.{part}" for part in "abcde"},
     "extraction": {f"extraction.{part}" for part in "abcde"},
+    "defenses": {f"defenses.{part}" for part in "abcde"},
 }
 
 
@@ -103,7 +104,7 @@ def test_attacks_claims_follow_from_the_rows(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["verdict", "beside", "passes", "distrust", "soundness", "targets", "poisoning", "extraction"]
+    "name", ["verdict", "beside", "passes", "distrust", "soundness", "targets", "poisoning", "extraction", "defenses"]
 )
 def test_claims_of_the_verdict_follow_from_the_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
