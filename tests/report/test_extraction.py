@@ -12,10 +12,11 @@ from redan.evidence.extracted import ExtractionPart
 from redan.evidence.report import AttackerPart, ErrorPart, Report, Verdict
 from redan.evidence.requirement import Direction
 from redan.report import extraction_plots, extraction_words
+from redan.report.advice import next_steps
 from redan.report.extraction_advice import enough
 from redan.report.extraction_tables import tables
 from redan.report.extraction_tiles import tiles
-from redan.report.words import cautions, counted, found, next_steps, noted, titled
+from redan.report.words import cautions, counted, found, noted, titled
 
 Parts = tuple[Report, AttackerPart, ExtractionPart]
 

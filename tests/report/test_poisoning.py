@@ -10,8 +10,9 @@ import pytest
 from redan.evidence.poisoned import PoisoningPart
 from redan.evidence.report import AttackerPart, Report, Verdict
 from redan.report import poison_plots, poison_words
+from redan.report.advice import next_steps
 from redan.report.poison_tables import tables
-from redan.report.words import found, next_steps, titled
+from redan.report.words import found, titled
 
 Parts = tuple[Report, AttackerPart, PoisoningPart]
 

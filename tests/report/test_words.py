@@ -7,8 +7,9 @@ import pytest
 from redan.evidence.report import Report, Verdict
 from redan.evidence.requirement import Direction
 from redan.evidence.statistics import interval
+from redan.report.advice import next_steps
 from redan.report.untrusted import cleaned, visible
-from redan.report.words import asked, by_risk, found, headline, must, next_steps, said_counts, span, sure
+from redan.report.words import asked, by_risk, found, headline, must, said_counts, span, sure
 
 
 def plain(text: str) -> str:

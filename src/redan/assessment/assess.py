@@ -23,14 +23,12 @@ from redan.assessment.opening import begin, check_parts, first_line, on_path, re
 from redan.assessment.pictures import keep_pictures
 from redan.assessment.poisoning import keep_poison_pictures, poison
 from redan.assessment.preflight import Budget, Level, Requirement, Scene, preflight, refuse
-from redan.assessment.recording import Recorder
+from redan.assessment.recording import recorded
 from redan.assessment.session import Prepared, Session, Stage, job_of, told
 from redan.assessment.transferring import measure_transfers
 from redan.assessment.undefended import compare_undefended
 from redan.assessment.workshop import Workshop
 from redan.engine.intake import checked_rows, row_names
-from redan.engine.outcomes import Outcomes
-from redan.engine.run import run
 from redan.errors import SettingError
 from redan.evidence.folder import REPORT, RunFolder, is_url
 from redan.evidence.log import EndedLine, ResumedLine, RunLine
@@ -274,22 +272,7 @@ def _campaign(session: Session, campaign: Campaign, rows: range) -> None:
     if not pending:
         return
     job = job_of(ready, campaign, pending)
-    index = [built.index[row] for row in pending]
-    record = Recorder(
-        session.folder, campaign.attacker.name, job, pending, index, model.run.keep_inputs, found.head.eight_bit
-    )
-
-    def done(block: Outcomes) -> None:
-        found.see(*record(block))
-
-    run(
-        job,
-        workers=session.workers,
-        block=model.run.block,
-        purse=session.purse,
-        done=done,
-        progress=told(session, campaign, len(pending)),
-    )
+    recorded(session, campaign, job, pending, tell=told(session, campaign, pending))
 
 
 def _whole_blocks(rows: range, pending: Sequence[int], block: int) -> list[int]:
@@ -297,5 +280,5 @@ def _whole_blocks(rows: range, pending: Sequence[int], block: int) -> list[int]:
 
     So a run that was broken off meets the draws of one that was not; what was known of a block's rows is replaced.
     """
-    found = [rows[piece.start : piece.stop] for piece in pieces(len(rows), block, 1)]
-    return [row for piece in found if set(piece) & set(pending) for row in piece]
+    found, open_rows = [rows[piece.start : piece.stop] for piece in pieces(len(rows), block, 1)], set(pending)
+    return [row for piece in found if not open_rows.isdisjoint(piece) for row in piece]

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from redan.assessment.detecting import guarded
 from redan.assessment.imports import called, named
-from redan.assessment.models import Bare, Loading, Served, check_access, served
+from redan.assessment.models import Loading, Served
 from redan.assessment.rows import TASK, array_inputs, order_of, rows_of
+from redan.assessment.serving import Bare, check_access, served
 from redan.data.ranges import Ranges
 from redan.errors import ThreatModelError
 from redan.evidence.detected import DetectorHead

@@ -16,7 +16,7 @@ import torch
 
 from redan.assessment.certifying_questions import Asked, Norm, check, named, prover_of, set_of
 from redan.assessment.provers import Prover
-from redan.assessment.session import Prepared, Session, Stage
+from redan.assessment.session import Prepared, Session
 from redan.engine.run import Progress
 from redan.errors import NotCertifiableError
 from redan.evidence.certified_lines import ProofsLine, ProvenLine, UnprovableLine
@@ -99,19 +99,11 @@ def _certified(session: Session, campaign: Campaign, tally: CertifiedTally, pend
             if not session.purse.pay(claim.prover.most((claim.radius,)) * len(part)):
                 return
             session.write(*row_lines(session.ready, attacker, claim, part))
-            _tell(session, attacker, len(tally.proven))
+            done, total = len(tally.proven), len(session.ready.names)
+            counts = f"{done:,} of {total:,} rows certified or not"
+            session.tell(campaign, Progress(done / total, 0, done, total), "certified", counts)
     except NotCertifiableError as error:
         session.write(UnprovableLine(attacker=attacker, reason=f"nothing can be proven: {error}"))
-
-
-def _tell(session: Session, attacker: str, done: int) -> None:
-    if session.watch is None:
-        return
-    names, total = list(session.summary.tallies), len(session.summary.head.labels)
-    now = Progress(done / max(1, total), 0, done, total)
-    number = names.index(attacker) + 1
-    counts = f"{done:,} of {total:,} rows certified or not"
-    session.watch(Stage(attacker, number, len(names), now, session.folder.url, "certified", counts))
 
 
 # -- beforehand --------------------------------------------------------------------------------------------

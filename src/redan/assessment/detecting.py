@@ -16,12 +16,12 @@ from redan.errors import DataError, NotBuiltError, RedanError, TargetError
 from redan.evidence.detected import DetectorHead
 from redan.evidence.folder import digest
 from redan.preprocessing import transformation_of
-from redan.preprocessing.feature_squeezing import FeatureSqueezing, color_squeezers, grey_squeezers
 from redan.preprocessing.served import Behind
-from redan.rejection import Detector, Features, Scored, calibrated, mahalanobis, nearest_rows
+from redan.registry.defense_makers import squeezed, usual_squeezers
+from redan.rejection import Detector, Features, calibrated, mahalanobis, nearest_rows
 from redan.rejection.refusing import at_threshold
 from redan.targets import Target, TorchTarget
-from redan.threat.detectors import ByMahalanobis, ByNearestRows, BySqueezing, Squeezing, detector_words
+from redan.threat.detectors import ByMahalanobis, ByNearestRows, BySqueezing, detector_words
 from redan.threat.system import Split
 
 _COPIES = 0.05  # of trusted rows that are training or test rows too
@@ -112,25 +112,13 @@ def _content(row: Tensor) -> bytes:
 def _detector(how: Loading, target: Target[Tensor], train: _Rows | None) -> Detector:
     match how.model.system.detector, train:
         case BySqueezing(feature_squeezing=said), _:
-            return _squeezing(said, target, how)
+            chosen = [transformation_of(each.name, each.settings, target.bounds) for each in said.squeezers]
+            return squeezed(target, chosen or usual_squeezers(how.rows.shape[1], target.bounds))
         case ByNearestRows(nearest_rows=near), _Rows(x=x):
             return nearest_rows(_features(target, near.layers), x, k=near.k, normalized=near.normalized)
         case ByMahalanobis(mahalanobis=far), _Rows(x=x, y=y):
             return mahalanobis(_features(target, far.layers), x, y, magnitude=far.magnitude)
     raise NotBuiltError("this kind of detector is not built yet")
-
-
-def _squeezing(said: Squeezing, target: Target[Tensor], how: Loading) -> Scored:
-    """Xu et al.'s distance between the answers to raw and squeezed inputs, which is climbed by stand-ins (BPDA)."""
-    if said.squeezers:
-        squeezers = tuple(transformation_of(each.name, each.settings, target.bounds) for each in said.squeezers)
-    else:
-        squeezers = (grey_squeezers if how.rows.shape[1] == 1 else color_squeezers)(target.bounds)
-    return Scored(
-        score=FeatureSqueezing(target=target, squeezers=squeezers).scores,
-        stochastic=target.stochastic or any(each.stochastic for each in squeezers),
-        surrogate=target.surrogate or not all(each.differentiable for each in squeezers),
-    )
 
 
 def _features(target: Target[Tensor], layers: tuple[str, ...]) -> Features:

@@ -16,11 +16,10 @@ import torch
 
 from redan.assessment.examinee import Examinee
 from redan.assessment.indicators import examine
-from redan.assessment.recording import Recorder
+from redan.assessment.recording import recorded
 from redan.assessment.retries import RETRIES, Retry
-from redan.assessment.session import Session, Stage, job_of
-from redan.engine.outcomes import Outcomes
-from redan.engine.run import Progress, run
+from redan.assessment.session import Session, job_of
+from redan.engine.run import Progress
 from redan.errors import BrokenOffError
 from redan.evidence.log import AttackHead, ExaminedLine, RetriedLine, RetryLine
 from redan.evidence.report import Doubt, Verdict
@@ -136,29 +135,8 @@ def _retry(session: Session, campaign: Campaign, rows: int, retry: Retry, becaus
     )
     if adapted.job is None:
         return
-    record = Recorder(
-        session.folder,
-        attacker,
-        job,
-        pending,
-        [session.ready.built.index[row] for row in pending],
-        model.run.keep_inputs,
-        session.summary.head.eight_bit,
-        retry.name,
-    )
-
-    def done(block: Outcomes) -> None:
-        session.summary.see(*record(block))
-
     tell = _told(session, campaign, retry.name, len(pending))
-    run(
-        adapted.job,
-        workers=session.workers,
-        block=model.run.block,
-        purse=session.purse,
-        done=done,
-        progress=tell,
-    )
+    recorded(session, campaign, job, pending, asked=adapted.job, retry=retry.name, tell=tell)
     if not session.purse.hit:
         session.write(RetriedLine(attacker=attacker, name=retry.name))
 
@@ -167,12 +145,4 @@ _WORDS = {Access.LABELS: "labels", Access.SCORES: "scores", Access.GRADIENTS: "g
 
 
 def _told(session: Session, campaign: Campaign, doing: str, rows: int) -> Callable[[Progress], None]:
-    names = list(session.summary.tallies)
-    number = names.index(campaign.attacker.name) + 1
-
-    def tell(now: Progress) -> None:
-        if session.watch is not None:
-            whole = replace(now, rows=now.rows or rows)
-            session.watch(Stage(campaign.attacker.name, number, len(names), whole, session.folder.url, doing))
-
-    return tell
+    return lambda now: session.tell(campaign, replace(now, rows=now.rows or rows), doing)

@@ -27,8 +27,8 @@ from torch import Tensor
 from redan.answers import Answers, evaluate, micro_batch
 from redan.assessment.assess import inspect
 from redan.assessment.certified import Proving, proving
-from redan.assessment.models import Bare
 from redan.assessment.preflight import refuse
+from redan.assessment.serving import Bare
 from redan.assessment.session import Prepared, bare_job_of, job_of
 from redan.engine.block import Job, seen_by
 from redan.engine.intake import count_classes, probes

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from redan.assessment.models import Loading, served
+from redan.assessment.models import Loading
 from redan.assessment.rows import array_inputs, rows_of
+from redan.assessment.serving import served
 from redan.data.ranges import Ranges
 from redan.errors import DataError, NotBuiltError, TargetError, ThreatModelError
 from redan.evidence.folder import digest

@@ -6,8 +6,8 @@ code. What can (a pickle) is read only where the caller said so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from redan.assessment.imports import called, named
 from redan.assessment.weights import content_digest, load_weights, module_digest
 from redan.data.ranges import Ranges
-from redan.ensembles import Combine, Together, together
+from redan.ensembles import Combine, together
 from redan.errors import NotBuiltError, TargetError, ThreatModelError
 from redan.evidence.folder import digest
 from redan.formats.checkpoint import load_checkpoint
@@ -25,8 +25,6 @@ from redan.formats.huggingface import load_huggingface
 from redan.formats.isolated import load_joblib_isolated
 from redan.formats.skops_file import load_skops
 from redan.formats.torch_files import load_export, load_torchscript
-from redan.preprocessing import behind, transformation_of
-from redan.protocols import Access
 from redan.targets import Output, Target, from_torch
 from redan.targets.affine import affine
 from redan.targets.http import from_http
@@ -34,7 +32,6 @@ from redan.targets.onnx import load_onnx
 from redan.targets.sklearn import from_sklearn
 from redan.targets.trees import load_trees
 from redan.threat import system as said
-from redan.threat.attackers import Evasion, Knowledge
 from redan.threat.model import (
     Checkpoint,
     Endpoint,
@@ -62,14 +59,6 @@ class Served:
 
     target: Target[Tensor]
     digest: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Bare:
-    """A model without what is served with it, by a name that completes "beside …"."""
-
-    name: str
-    target: Target[Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,12 +214,12 @@ def _device(name: str) -> torch.device:
 
 def _together(said: Members, how: Loading) -> Served:
     """Several models as one; its digest covers all of them, in their order."""
-    found = [_served(each, how) for each in said.members]
+    found = [loaded_model(each, how) for each in said.members]
     target = together([each.target for each in found], Combine[said.combine.name])
     return Served(target, digest("\n".join([said.combine, *(each.digest or "" for each in found)]).encode()))
 
 
-def _served(model: Model, how: Loading) -> Served:
+def loaded_model(model: Model, how: Loading) -> Served:
     """One model of the file, taking what the system takes."""
     match model:
         case Ensemble(ensemble=said):
@@ -262,71 +251,3 @@ def _on_unit(target: Target[Tensor], how: Loading) -> Target[Tensor]:
     if how.ranges is None:
         return target
     return affine(target, torch.from_numpy(how.ranges.width), torch.from_numpy(how.ranges.low), (0.0, 1.0))
-
-
-class Models(NamedTuple):
-    """All models of a file. main: the system's behind its defenses. bare: the system's without them, if it has any.
-
-    lent: the bare models that attackers hold instead, by the attacker's name.
-    """
-
-    main: Served
-    bare: tuple[Bare, ...]
-    lent: Mapping[str, Sequence[Served]]
-
-
-def served(how: Loading) -> Models:
-    """The models of a file.
-
-    Raises ThreatModelError for a surrogate that has no gradients: it is held to be climbed.
-    """
-    lent = {}
-    for i, attacker in enumerate(how.model.attackers):
-        if isinstance(attacker, Evasion) and attacker.surrogates:
-            lent[attacker.name] = [_served(each, replace(how, climbed=True)) for each in attacker.surrogates]
-            for k, each in enumerate(lent[attacker.name]):
-                if each.target.access < Access.GRADIENTS:
-                    shows = each.target.access.name.lower()
-                    raise ThreatModelError(
-                        f"attackers[{i}].surrogates[{k}] shows {shows} alone, and a surrogate is climbed; name a model "
-                        "with gradients"
-                    )
-    alone = _served(how.model.system.model, how)
-    return Models(_behind_defenses(alone, how), tuple(_bare(alone.target, how)), lent)
-
-
-def _bare(alone: Target[Tensor], how: Loading) -> Iterator[Bare]:
-    """The model without what is served with it; of an ensemble, each member: as `System.beside` names them."""
-    members = alone.members if isinstance(alone, Together) else ()
-    names = how.model.system.beside
-    targets = (alone, *members)[-len(names) :] if names else ()
-    yield from (Bare(name, target) for name, target in zip(names, targets, strict=True))
-
-
-def _behind_defenses(model: Served, how: Loading) -> Served:
-    """The system's model as it is served; its digest stays its own, since the file's covers the defenses.
-
-    Raises TargetError for a defense that cannot work here, such as JPEG without Pillow: it is tried on one row.
-    """
-    said = how.model.system.defenses
-    if not said:
-        return model
-    made = [transformation_of(each.name, each.settings, model.target.bounds) for each in reversed(said)]
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        row = how.rows[:1].to(model.target.device, model.target.dtype)
-        for each in made:
-            row = each(row)
-    return replace(model, target=behind(model.target, made))
-
-
-def check_access(model: ThreatModel, target: Target[Tensor]) -> None:
-    """Raise ThreatModelError for an attacker who would see more of the model than it shows."""
-    for i, attacker in enumerate(model.attackers):
-        if not isinstance(attacker, Evasion) or attacker.knowledge is Knowledge.SURROGATE:
-            continue
-        if Access[attacker.knowledge.name] > target.access:
-            shows = target.access.name.lower()
-            raise ThreatModelError(
-                f"attackers[{i}].knowledge is {attacker.knowledge}, but this model shows {shows}; say knowledge: "
-                f"{shows}, or knowledge: surrogate with a model like it"
-            )

@@ -27,6 +27,7 @@ from redan.hardening import (
 )
 from redan.hardening.validation import Validates
 from redan.perturbations.norms import L2, Linf
+from redan.registry.defense_makers import usual_sigma
 
 __all__ = ["EXPLAINED", "Method", "Recipe", "recipe"]
 
@@ -88,8 +89,7 @@ def recipe(method: Method, within: Linf | L2, sigma: float | None = None) -> Rec
     noisy = method in (Method.NOISE, Method.SMOOTHADV)
     if sigma is not None and not noisy:
         raise SettingError(f"--sigma is for noise and smoothadv, and the method is {method}; leave it out")
-    radius = float(within.radius)
-    own = sigma if sigma is not None else radius / 2 if isinstance(within, L2) else radius
+    own = usual_sigma(within) if sigma is None else sigma
     match method:
         case Method.PGD_AT:
             return Recipe(objective=Adversarial(within=within), rate=RATE)
@@ -114,5 +114,5 @@ def recipe(method: Method, within: Linf | L2, sigma: float | None = None) -> Rec
                     "linf"
                 )
             how = Relaxation.INTERVALS if method is Method.IBP else Relaxation.LINES
-            bounds = CertifiedTraining(radius=radius, bounds=within.bounds, relaxation=how)
+            bounds = CertifiedTraining(radius=float(within.radius), bounds=within.bounds, relaxation=how)
             return Recipe(objective=Certified(settings=bounds), rate=RATE_OF_BOUNDS, bounds=bounds)

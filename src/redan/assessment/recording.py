@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +16,13 @@ from torch import Tensor
 
 from redan.assessment.calls import settled
 from redan.assessment.measuring import Measured, measure
+from redan.assessment.session import Session
 from redan.engine.block import Job
 from redan.engine.outcomes import Outcomes, Status
+from redan.engine.run import Progress, run
 from redan.evidence.folder import RunFolder
 from redan.evidence.log import BlockLine, Line, RowLine
+from redan.threat.planner import Campaign
 from redan.threat.schema import KeepInputs
 
 
@@ -106,6 +109,43 @@ class Recorder:
                 retry=self.retry,
                 beside=self.beside,
             )
+
+
+def recorded(
+    session: Session,
+    campaign: Campaign,
+    job: Job,
+    rows: Sequence[int],
+    *,
+    asked: Job | None = None,
+    retry: str | None = None,
+    beside: str | None = None,
+    tell: Callable[[Progress], None] | None = None,
+) -> Outcomes:
+    """Run an attacker's job on these rows of the run, and write each block down as it ends.
+
+    job: what saved inputs are judged by. asked: what is run, where it climbs something else. retry, beside: see
+    `RowLine`. A model beside the served one is not asked about rounded inputs.
+    """
+    model = session.ready.loaded.model
+    record = Recorder(
+        folder=session.folder,
+        attacker=campaign.attacker.name,
+        job=job,
+        rows=rows,
+        index=[session.ready.built.index[row] for row in rows],
+        keep=model.run.keep_inputs,
+        eight_bit=session.summary.head.eight_bit and beside is None,
+        retry=retry,
+        beside=beside,
+    )
+
+    def done(block: Outcomes) -> None:
+        session.summary.see(*record(block))
+
+    return run(
+        asked or job, workers=session.workers, block=model.run.block, purse=session.purse, done=done, progress=tell
+    )
 
 
 def input_digest(x: Tensor) -> str:

@@ -10,9 +10,9 @@ import torch
 from redan.assessment.build import Built
 from redan.assessment.extraction_scene import Ground
 from redan.assessment.meeting import evened, lent_to, wanted
-from redan.assessment.models import Bare
 from redan.assessment.opening import digests
 from redan.assessment.preflight import Finding
+from redan.assessment.serving import Bare
 from redan.assessment.workshop import Workshop
 from redan.engine.block import Job
 from redan.engine.run import Progress
@@ -77,6 +77,12 @@ class Session:
     workers: int
     watch: Callable[[Stage], None] | None
 
+    def tell(self, campaign: Campaign, now: Progress, doing: str | None = None, counts: str | None = None) -> None:
+        """Tell the caller how far one attacker is; see `Stage`."""
+        if self.watch is not None:
+            name, names = campaign.attacker.name, list(self.summary.tallies)
+            self.watch(Stage(name, names.index(name) + 1, len(names), now, self.folder.url, doing, counts))
+
     def write(self, *lines: Line) -> None:
         """Write lines to the log, and count them."""
         self.folder.append(*lines)
@@ -123,20 +129,16 @@ def _plain(ready: Prepared, campaign: Campaign, rows: Sequence[int]) -> Job:
     )
 
 
-def told(session: Session, campaign: Campaign, pending: int) -> Callable[[Progress], None] | None:
-    """Tells the caller how far one attacker is, rows that were finished before included."""
-    watch, tallies = session.watch, session.summary.tallies
-    if watch is None:
+def told(session: Session, campaign: Campaign, pending: Sequence[int]) -> Callable[[Progress], None] | None:
+    """Tells the caller how far one attacker is, rows that were finished before included. pending: those to come."""
+    if session.watch is None:
         return None
-    tally, names = tallies[campaign.attacker.name], list(tallies)
-    total = len(session.summary.head.labels)
-    before, passes = int(tally.finished.sum()), tally.passes
+    tally, total = session.summary.tallies[campaign.attacker.name], len(session.summary.head.labels)
+    before, passes = int(tally.finished.sum() - tally.finished[list(pending)].sum()), tally.passes
 
     def tell(now: Progress) -> None:
-        share = (before + now.share * pending) / max(1, total)
-        whole = Progress(share, passes + now.passes, before + now.settled, total)
-        number = names.index(campaign.attacker.name) + 1
-        watch(Stage(campaign.attacker.name, number, len(names), whole, session.folder.url))
+        share = (before + now.share * len(pending)) / max(1, total)
+        session.tell(campaign, Progress(share, passes + now.passes, before + now.settled, total))
 
-    tell(Progress(0.0, 0, 0, pending))
+    tell(Progress(0.0, 0, 0, len(pending)))
     return tell

@@ -8,17 +8,18 @@ were saved as soon as they broke their model, and so lie near its boundary: what
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from redan.answers import evaluate, micro_batch, share
+from redan.answers import Answers, evaluate, micro_batch, share
 from redan.assessment.session import Prepared, Session, bare_job_of, job_of
 from redan.engine.block import JUDGING_DRAWS, Job, seeded
 from redan.evidence.defended import shown
 from redan.evidence.folder import RunFolder
-from redan.evidence.log import BlockLine, RowLine
+from redan.evidence.inputs import inputs_of
+from redan.evidence.log import RowLine
 from redan.evidence.summary import Summary
 from redan.evidence.transfers import WHOLE, TransferLine
 from redan.goals import Task
@@ -58,28 +59,34 @@ def _is_about(ready: Prepared, campaign: Campaign) -> bool:
     return several and campaign.within is not None and campaign.sees == "gradients" and ready.built.task is Task.CLASS
 
 
-@dataclass(frozen=True, slots=True)
-class _Model:
-    """A model with its job on all rows taken. saved: the input of each row that broke it."""
+class _Model(NamedTuple):
+    """A model with its job on all rows taken, and what it answers them. saved: the input of each row that broke it."""
 
     name: str
     job: Job
+    clean: Answers
     saved: dict[int, Tensor]
+
+    @property
+    def right(self) -> Tensor:
+        """Which rows it has right: (N,) bool."""
+        everyone = torch.arange(len(self.job.x), device=self.job.x.device)
+        goal = self.job.aim.about(self.job.y, self.clean.output, everyone)
+        return self.clean.answered & goal.right(self.clean.output)
 
 
 def _line(ready: Prepared, folder: RunFolder, campaign: Campaign, rows: int) -> TransferLine:
     everyone = range(rows)
-    members = [bare for bare in ready.built.bare if bare.name.startswith("member ")]
+    members = [bare for bare in ready.built.bare if bare.member]
     names = [WHOLE, *(bare.name for bare in members)]
     if ready.loaded.model.run.keep_inputs is KeepInputs.NONE:
         why = "run.keep_inputs is none, so there are no inputs to show; say broken or all"
         return TransferLine(attacker=campaign.attacker.name, names=names, shown=[], broken=[], reason=why)
     saved = _saved(folder, campaign.attacker.name, rows, [shown(bare.name) for bare in ready.built.bare])
-    models = [_Model(WHOLE, job_of(ready, campaign, everyone), saved.get(None, {}))]
-    models += [
-        _Model(bare.name, bare_job_of(ready, campaign, bare, everyone), saved.get(bare.name, {})) for bare in members
-    ]
-    right = [_right(model.job) for model in models]
+    jobs = [job_of(ready, campaign, everyone), *(bare_job_of(ready, campaign, bare, everyone) for bare in members)]
+    found = zip(names, jobs, (None, *names[1:]), strict=True)
+    models = [_Model(name, job, _clean(job), saved.get(key, {})) for name, job, key in found]
+    right = [model.right for model in models]
     counts = [
         [_carried(one, other, right[i] & right[j]) for j, other in enumerate(models)] for i, one in enumerate(models)
     ]
@@ -96,32 +103,20 @@ def _saved(folder: RunFolder, attacker: str, rows: int, handed: list[str]) -> di
 
     handed: retries that show what was found on another model.
     """
+
+    def broke(line: RowLine) -> bool:
+        mine = line.attacker == attacker and line.row < rows and line.retry not in handed
+        return mine and line.right and line.status == "broken"
+
     found: dict[str | None, dict[int, Tensor]] = {}
-    for segment in folder.segments():
-        lines = list(folder.segment(segment))
-        mine = [
-            line
-            for line in lines
-            if isinstance(line, RowLine)
-            and line.attacker == attacker
-            and line.row < rows
-            and line.saved is not None
-            and line.status == "broken"
-            and line.right
-            and line.retry not in handed
-        ]
-        if mine and isinstance(lines[0], BlockLine) and lines[0].inputs is not None:
-            inputs = folder.load_inputs(lines[0].inputs, lines[0].sha256)["x"]
-            for line in mine:
-                found.setdefault(line.beside, {})[line.row] = inputs[line.saved]
+    for line, x in inputs_of(folder, broke):
+        found.setdefault(line.beside, {})[line.row] = x
     return found
 
 
-def _right(job: Job) -> Tensor:
-    """Which rows a model has right: (N,) bool."""
+def _clean(job: Job) -> Answers:
     with seeded(job, job.seed), torch.inference_mode(False):
-        clean = evaluate(job.target, job.x, micro=micro_batch(job.x))
-        return clean.answered & job.aim.about(job.y, clean.output, torch.arange(len(job.x))).right(clean.output)
+        return evaluate(job.target, job.x, micro=micro_batch(job.x))
 
 
 def _carried(one: _Model, other: _Model, right: Tensor) -> tuple[int, int]:
@@ -131,9 +126,7 @@ def _carried(one: _Model, other: _Model, right: Tensor) -> tuple[int, int]:
         return 0, 0
     job, at = other.job, torch.tensor(rows, device=other.job.x.device)
     x = torch.stack([one.saved[row] for row in rows]).to(job.x)
-    micro = micro_batch(x)
     with seeded(job, job.seed), torch.inference_mode(False):
-        clean = evaluate(job.target, job.x[at], micro=micro)
-        goal = job.aim.about(job.y[at], clean.output, at)
-        often, reasons = share(job.target, x, goal, JUDGING_DRAWS if job.target.stochastic else 1, micro)
+        goal = job.aim.about(job.y[at], other.clean.output[at], at)
+        often, reasons = share(job.target, x, goal, JUDGING_DRAWS if job.target.stochastic else 1, micro_batch(x))
     return int((often >= 0.5).sum()), len(rows) - len(reasons)

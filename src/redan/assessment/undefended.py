@@ -7,17 +7,16 @@ is left against attacks that know it (`redan.evidence.gain`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 
-from redan.assessment.models import Bare
-from redan.assessment.recording import Recorder
-from redan.assessment.session import Session, Stage, bare_job_of, job_of
-from redan.engine.block import Job
-from redan.engine.outcomes import Outcomes, Status
-from redan.engine.run import Progress, run
+from redan.assessment.recording import recorded
+from redan.assessment.serving import Bare
+from redan.assessment.session import Session, bare_job_of, job_of
+from redan.engine.outcomes import Status
+from redan.engine.run import Progress
 from redan.evasion.given import Given
 from redan.evidence.defended import shown
 from redan.evidence.defended_tally import DefendedTally
@@ -32,11 +31,9 @@ _STEP = 1024  # rows whose inputs are held in memory until they are shown
 def compare_undefended(session: Session, rows: int) -> None:
     """Attack every model without what is served, and show what was found; rows that are done are not done again."""
     for campaign in session.ready.plan.campaigns:
-        for bare in session.ready.built.bare:
-            found = session.summary.evasions.get(campaign.attacker.name)
-            for tally in () if found is None else found.beside:
-                if tally.beside == bare.name:
-                    _compared(session, campaign, bare, tally, rows)
+        found = session.summary.evasions.get(campaign.attacker.name)
+        for bare, tally in () if found is None else zip(session.ready.built.bare, found.beside, strict=True):
+            _compared(session, campaign, bare, tally, rows)
 
 
 def _compared(session: Session, campaign: Campaign, bare: Bare, tally: DefendedTally, rows: int) -> None:
@@ -63,9 +60,8 @@ def _compared(session: Session, campaign: Campaign, bare: Bare, tally: DefendedT
 
 def _step(session: Session, campaign: Campaign, bare: Bare, tally: DefendedTally, pending: list[int]) -> None:
     """Some rows attacked on the model without its defenses, and what broke it shown to what is served."""
-    job = bare_job_of(session.ready, campaign, bare, pending)
-    record = _recorder(session, campaign, job, pending, beside=bare.name)
-    found = _run(session, job, record, _told(session, campaign, tally, f"attacked on {bare.name}"))
+    job, tell = bare_job_of(session.ready, campaign, bare, pending), _told(session, campaign, tally)
+    found = recorded(session, campaign, job, pending, beside=bare.name, tell=tell)
     broken = found.right & (found.status == Status.BROKEN)
     rows, name = [pending[at] for at in torch.nonzero(broken)[:, 0].tolist()], shown(bare.name)
     if not rows or session.purse.hit:
@@ -74,33 +70,15 @@ def _step(session: Session, campaign: Campaign, bare: Bare, tally: DefendedTally
     naive = replace(
         served, attacks=((name, Given()),), starts=found.x[broken], surrogates=None, capability=Capability()
     )
-    _run(session, naive, _recorder(session, campaign, served, rows, retry=name), None)
+    recorded(session, campaign, served, rows, asked=naive, retry=name)
 
 
-def _recorder(session: Session, campaign: Campaign, job: Job, rows: Sequence[int], **about: str) -> Recorder:
-    built, keep = session.ready.built, session.ready.loaded.model.run.keep_inputs
-    index, eight_bit = [built.index[row] for row in rows], session.summary.head.eight_bit
-    return Recorder(session.folder, campaign.attacker.name, job, rows, index, keep, eight_bit, **about)
-
-
-def _run(session: Session, job: Job, record: Recorder, tell: Callable[[Progress], None] | None) -> Outcomes:
-    def done(block: Outcomes) -> None:
-        session.summary.see(*record(block))
-
-    block = session.ready.loaded.model.run.block
-    return run(job, workers=session.workers, block=block, purse=session.purse, done=done, progress=tell)
-
-
-def _told(session: Session, campaign: Campaign, tally: DefendedTally, doing: str) -> Callable[[Progress], None] | None:
-    if session.watch is None:
-        return None
-    watch, names = session.watch, list(session.summary.tallies)
+def _told(session: Session, campaign: Campaign, tally: DefendedTally) -> Callable[[Progress], None]:
     total, before, passes = len(session.summary.head.labels), tally.finished, tally.passes
 
     def tell(now: Progress) -> None:
         share = (before + now.settled) / max(1, total)
         whole = Progress(share, passes + now.passes, before + now.settled, total)
-        number = names.index(campaign.attacker.name) + 1
-        watch(Stage(campaign.attacker.name, number, len(names), whole, session.folder.url, doing))
+        session.tell(campaign, whole, f"attacked on {tally.beside}")
 
     return tell

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,52 +58,45 @@ class DefendedTally:
         """Rows that are attacked."""
         return int(self._bare.finished.sum())
 
-    def fooled(self, rows: int) -> list[int]:
-        """Those of the first rows that are answered wrong when they are shown what was found on the other model."""
-        return [int(row) for row in np.flatnonzero(self._fooled[:rows])]
-
     def part(self, served: Tally, rows: int, confidence: float) -> DefendedPart | None:
         """The comparison of the first rows; None where nothing was attacked."""
         if not self._bare.seen[:rows].any():
             return None
         level = 1 - confidence
-        bare, defended = _held(self._bare, rows), _held(served, rows)
-        opened = _open(self._bare, rows) | _open(served, rows)
-        right = _right(served, rows)
-        low, high = bounds(bare.tolist(), defended.tolist(), level)
+        bare, defended = _fates(self._bare, rows), _fates(served, rows)
+        right, held = _right(served, rows), Held(bare.held.tolist(), bare.open.tolist())
+        now = Held(defended.held.tolist(), defended.open.tolist())
+        low, high = bounds(held.held, now.held, level)
         return DefendedPart(
             beside=self.beside,
             rows=rows,
             clean_beside=int(_right(self._bare, rows).sum()),
             clean=int(right.sum()),
-            held_beside=int(bare.sum()),
+            held_beside=int(bare.held.sum()),
             naive=int((right & ~self._fooled[:rows] & ~self._failed[:rows]).sum()),
-            held=int(defended.sum()),
-            open=int(opened.sum()),
+            held=int(defended.held.sum()),
+            open=int((bare.open | defended.open).sum()),
             low=low,
             high=high,
-            verdict=gained(
-                Held(bare.tolist(), _open(self._bare, rows).tolist()),
-                Held(defended.tolist(), _open(served, rows).tolist()),
-                level=level,
-            ),
+            verdict=gained(held, now, level=level),
         )
+
+
+class _Fates(NamedTuple):
+    """Rows that hold, and rows that were not judged: failed, cut off, or never reached: (rows,) bool each."""
+
+    held: Flags
+    open: Flags
+
+
+def _fates(tally: Tally, rows: int) -> _Fates:
+    held, opened = np.zeros(rows, dtype=bool), np.ones(rows, dtype=bool)
+    for row, holds in tally.held(rows):
+        held[row], opened[row] = holds, False
+    return _Fates(held, opened)
 
 
 def _right(tally: Tally, rows: int) -> Flags:
     found = np.zeros(rows, dtype=bool)
     found[[row for row, is_right in tally.right(rows) if is_right]] = True
-    return found
-
-
-def _held(tally: Tally, rows: int) -> Flags:
-    found = np.zeros(rows, dtype=bool)
-    found[[row for row, holds in tally.held(rows) if holds]] = True
-    return found
-
-
-def _open(tally: Tally, rows: int) -> Flags:
-    """Rows that were not judged: failed, cut off, or never reached."""
-    found = np.ones(rows, dtype=bool)
-    found[[row for row, _ in tally.held(rows)]] = False
     return found

@@ -98,14 +98,14 @@ def bounded(relaxation: Relaxation) -> Trains:
 
 
 def noise(within: Linf | L2) -> Objective:
-    return Noise(sigma=_sigma(within))
+    return Noise(sigma=usual_sigma(within))
 
 
 def smoothadv(within: Linf | L2) -> Objective:
-    return SmoothAdv(within=within, sigma=_sigma(within))
+    return SmoothAdv(within=within, sigma=usual_sigma(within))
 
 
-def _sigma(within: Linf | L2) -> float:
+def usual_sigma(within: Linf | L2) -> float:
     """Of noise, where none is said: half of an L2 radius, a whole L∞ one."""
     return float(within.radius) / (_NOISE if isinstance(within, L2) else 1)
 
@@ -132,9 +132,21 @@ def transformation(name: str, **settings: object) -> Transforms:
 
 def squeezing(fitted: Fitted) -> Detector:
     """How far answers move when details are squeezed out, of images."""
-    squeezers = color_squeezers if fitted.x.shape[1] == 3 else grey_squeezers
-    found = FeatureSqueezing(target=fitted.target, squeezers=squeezers(fitted.target.bounds))
-    return Scored(score=found.scores, stochastic=fitted.target.stochastic, surrogate=True)
+    return squeezed(fitted.target, usual_squeezers(fitted.x.shape[1], fitted.target.bounds))
+
+
+def squeezed(target: Target[Tensor], squeezers: Sequence[Transformation]) -> Scored:
+    """Xu et al.'s distance between the answers to raw and squeezed inputs, which is climbed by stand-ins (BPDA)."""
+    return Scored(
+        score=FeatureSqueezing(target=target, squeezers=tuple(squeezers)).scores,
+        stochastic=target.stochastic or any(each.stochastic for each in squeezers),
+        surrogate=target.surrogate or not all(each.differentiable for each in squeezers),
+    )
+
+
+def usual_squeezers(channels: int, bounds: tuple[float, float]) -> tuple[Transformation, ...]:
+    """Those of the authors, for grey images or for colored ones."""
+    return (grey_squeezers if channels == 1 else color_squeezers)(bounds)
 
 
 def nearest(fitted: Fitted) -> Detector:

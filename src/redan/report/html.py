@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from redan.evidence.report import AttackerPart, ClassPart, Report
 from redan.report import (
+    advice,
     axes,
     certified_words,
     defended_words,
@@ -61,6 +62,7 @@ def _page(report: Report, shown: tuple[tuple[str, Picture], ...], planted: dict[
     return environment.get_template("page.html.j2").render(
         report=report,
         words=words,
+        advice=advice,
         plots=plots,
         axes=axes,
         certified=certified_words,

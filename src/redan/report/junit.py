@@ -11,8 +11,9 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from redan.evidence.report import Report, Verdict
 from redan.report import extraction_words, poison_words
+from redan.report.advice import next_steps
 from redan.report.untrusted import cleaned
-from redan.report.words import asked, found, must, next_steps, noted, sentence
+from redan.report.words import asked, found, must, noted, sentence
 
 __all__ = ["render"]
 

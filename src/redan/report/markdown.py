@@ -15,6 +15,7 @@ from redan.report import (
     poison_words,
     transfer_words,
 )
+from redan.report.advice import next_steps
 from redan.report.certified_words import headline as proofs
 from redan.report.means import Table
 from redan.report.untrusted import cleaned
@@ -25,7 +26,6 @@ from redan.report.words import (
     found,
     headline,
     must,
-    next_steps,
     noted,
     percent,
     sentence,

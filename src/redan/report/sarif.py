@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from redan.evidence.report import Report, RequirementPart, Verdict
+from redan.report.advice import next_steps
 from redan.report.untrusted import cleaned
-from redan.report.words import asked, attacker_of, doubts, found, must, next_steps, noted, sentence, titled
+from redan.report.words import asked, attacker_of, doubts, found, must, noted, sentence, titled
 
 __all__ = ["render"]
 

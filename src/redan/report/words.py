@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from redan.evidence.defended import shown
@@ -21,7 +21,6 @@ from redan.evidence.report import (
 )
 from redan.evidence.requirement import Direction, Metric
 from redan.evidence.statistics import lower_bound, upper_bound
-from redan.report import extraction_advice, poison_words
 from redan.report.figures import NONE, capital, percent, sentence, tenths
 
 __all__ = [
@@ -37,7 +36,6 @@ __all__ = [
     "found",
     "headline",
     "must",
-    "next_steps",
     "noted",
     "percent",
     "retried",
@@ -61,7 +59,7 @@ _TITLES = {
     Metric.TRANSFER_SUCCESS: "share of right rows broken by inputs made on a stolen copy",
 }
 _CHOSEN = "share of chosen rows answered as the attacker wants"
-_VICTIMS, _COPIES = "share of victims", "share of copies"
+VICTIMS, COPIES = "share of victims", "share of copies"
 """The units of what is measured over trained victims and stolen copies."""
 
 
@@ -91,7 +89,7 @@ def asked(part: RequirementPart) -> str:
 def titled(part: RequirementPart) -> str:
     """A requirement's metric in plain words, with the attacker."""
     title = _TITLES.get(part.metric, str(part.metric).replace("_", " "))
-    if part.metric is Metric.ATTACK_SUCCESS_RATE and part.unit == _VICTIMS:
+    if part.metric is Metric.ATTACK_SUCCESS_RATE and part.unit == VICTIMS:
         title = _CHOSEN
     return title if part.against is None else f"{title} by {part.against}"
 
@@ -108,7 +106,7 @@ def found(part: RequirementPart) -> str:
 
 def counted(part: RequirementPart) -> str:
     """What a requirement's n counts."""
-    return {_VICTIMS: "victims", _COPIES: "copies"}.get(part.unit, "rows")
+    return {VICTIMS: "victims", COPIES: "copies"}.get(part.unit, "rows")
 
 
 def sure(report: Report, part: RequirementPart) -> str:
@@ -183,67 +181,6 @@ def said_counts(part: AttackerPart) -> list[tuple[str, int, str]]:
         ("wrong", wrong, "wrong without an attack"),
     )
     return [(key, rows, words) for key, rows, words in kinds if rows or key in ("robust", "broken")]
-
-
-def next_steps(report: Report) -> tuple[str, ...]:
-    """What to do now, most pressing first."""
-    steps = [step for part in report.requirements if part.verdict is Verdict.FAIL for step in _mend(report, part)]
-    steps += [
-        step for part in report.requirements if part.verdict is Verdict.INCONCLUSIVE for step in _settle(report, part)
-    ]
-    steps += [f"{a.name} was not assessed: {a.reason}" for a in report.attackers if not a.assessed]
-    if not report.requirements:
-        steps.append("Write requirements into the threat model: without them there is nothing to pass")
-    if report.verdict is Verdict.PASS:
-        steps.append(f"Keep this run as the baseline: redan report NEW-RUN --compare {report.run.folder}")
-    return tuple(dict.fromkeys(steps))
-
-
-def _mend(report: Report, part: RequirementPart) -> Iterator[str]:
-    attacker = attacker_of(report, part)
-    if not part.metric.needs_attacker:
-        yield "Mend the model before its robustness: it misses a requirement without any attacker"
-    elif attacker is not None and attacker.poisoning is not None:
-        yield from poison_words.advice(attacker, attacker.poisoning)
-    elif attacker is not None and attacker.extraction is not None and part.direction is Direction.AT_MOST:
-        yield from extraction_advice.advice(attacker, attacker.extraction, part)
-    elif attacker is None or attacker.kind != "evasion":
-        yield f"Change the model or its defenses against {part.against}, then assess again"
-    else:
-        lost = sorted((c for c in attacker.by_class if c.robust < c.right), key=lambda c: (c.robust - c.right, c.name))
-        names = ", ".join(c.name for c in lost[:3])
-        within = "" if attacker.change is None else f" within {attacker.change}"
-        most = f"; most rows are lost in {names}" if names else ""
-        yield f"Train the model against {attacker.name}{within} (adversarial training), then assess again{most}"
-
-
-def _settle(report: Report, part: RequirementPart) -> Iterator[str]:
-    attacker = attacker_of(report, part)
-    blocked = [diagnosis for diagnosis in attacker.diagnosis if diagnosis.blocks_pass] if attacker else []
-    if blocked:
-        why = blocked[0].detail if len(blocked) == 1 else ", ".join(diagnosis.name for diagnosis in blocked)
-        yield f"Find out why before you trust a pass against {part.against}: {why}"
-    if part.rows_to_decide is not None and part.unit == _VICTIMS:
-        yield f"Train about {part.rows_to_decide:,} victims of each attack, then assess again"
-    elif part.rows_to_decide is not None and part.unit == _COPIES:
-        yield f"Make about {part.rows_to_decide:,} copies by each extractor (extraction: copies), then assess again"
-    elif part.rows_to_decide is not None:
-        yield f"Draw about {part.rows_to_decide:,} rows (statistics: rows), then assess again"
-    elif part.value == part.threshold:
-        yield f"{titled(part)}: what was measured is the threshold itself, which no number of {counted(part)} decides"
-    if part.undecided:
-        left = f"{part.undecided:,} {counted(part)} are undecided"
-        yield f"Raise our limits (limits:), and go on with redan assess --resume: {left}"
-    proven = part.certified
-    if part.metric is Metric.CERTIFIED_ACCURACY and proven is not None and proven.k < proven.n:
-        yield (
-            f"Train the model for certificates (redan harden --method ibp), or require robust_accuracy instead: "
-            f"{proven.n - proven.k:,} rows have no certificate"
-        )
-    if part.errors:
-        yield f"Mend what kept {part.errors:,} {counted(part)} from being judged, then assess again"
-    if part.bound_used is None:
-        yield from (f"{titled(part)}: {reason}" for reason in part.reasons)
 
 
 def doubts(part: AttackerPart) -> list[Diagnosis]:
