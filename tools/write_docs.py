@@ -39,7 +39,6 @@ from redan.losses import targeted_dlr
 from redan.perturbations.norms import L2, Linf
 from redan.perturbations.sparse import L0, L1
 from redan.perturbations.spatial import Spatial
-from redan.preprocessing.wrapped import Preprocessed
 from redan.protocols import Access, Attack, Bounded, Gradients, Labels, Scores, cost, needs
 from redan.registry.attacks import ATTACKS, Entry
 from redan.registry.defense_makers import Fitted
@@ -399,7 +398,7 @@ def _passes(entry: DefenseEntry[Any]) -> str:
             adversarial_step(model, x, y, objective, step=0, done=0.5)
         case Kind.PREPROCESSING:
             smaller = nn.Sequential(nn.AdaptiveAvgPool3d((1, 8, 8)), network()).eval()
-            Preprocessed(target=from_torch(smaller), transformations=(entry.make(),))(x)
+            smaller(entry.make().stand_in(x))  # as the transformation does, and without a codec that is an extra
         case Kind.DETECTOR:
             target = from_torch(network())
             served = refusing(target, entry.make(Fitted(target=target, x=x, y=y)), x, false_positive_rate=0.5)
