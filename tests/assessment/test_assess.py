@@ -265,6 +265,7 @@ def test_a_random_model_that_breaks_fails(shop: Write) -> None:
     assert redan.assess(shop("Noisy", weak=32, attackers__0__change={"linf": 0.3})).verdict is FAIL
 
 
+@pytest.mark.slow
 def test_a_random_model_s_rows_count_as_their_mean(shop: Write) -> None:
     """Every row of this model is wrong now and then: its rows were judged, and none is an error.
 
@@ -289,7 +290,7 @@ def test_a_random_model_gets_the_same_report_again(shop: Write) -> None:
     assert held[0] == held[1]
 
 
-@pytest.mark.parametrize("model", ["Stateful", "Moody"])
+@pytest.mark.parametrize("model", [pytest.param("Stateful", marks=pytest.mark.slow), "Moody"])
 def test_a_model_that_changes_while_it_is_asked_never_passes(shop: Write, model: str) -> None:
     try:
         report = redan.assess(shop(model, weak=0))

@@ -36,6 +36,7 @@ def offered(tmp_path: Path, *words: str) -> list[list[str]]:
     return [line.split() for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_bash_completes_values(tmp_path: Path) -> None:
     assert offered(tmp_path, 'init --preset ""') == [[each.name for each in presets()]]
 

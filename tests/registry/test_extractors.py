@@ -92,7 +92,18 @@ SEEN = [(each, shows) for each in EXTRACTORS for shows in (Shows.RAW, Shows.LABE
 FITTING = [(each, shows) for each, shows in SEEN if shows is Shows.RAW or each.access is Access.LABELS]
 
 
-@pytest.mark.parametrize(("each", "shows"), FITTING, ids=[f"{each.name}-{shows.name}" for each, shows in FITTING])
+@pytest.mark.parametrize(
+    ("each", "shows"),
+    [
+        pytest.param(
+            each,
+            shows,
+            id=f"{each.name}-{shows.name}",
+            marks=pytest.mark.slow if each.name in ("knockoff-adaptive", "jacobian-augmentation") else (),
+        )
+        for each, shows in FITTING
+    ],
+)
 def test_an_entry_keeps_to_its_money_and_repeats_itself(each: ExtractorEntry, shows: Shows) -> None:
     x = torch.rand(50, WIDTH, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     answers = []
