@@ -164,6 +164,16 @@ def test_what_is_not_wanted_any_more_is_left_out(supplied: Write, in_threads: Th
     assert begun(path) == 2
 
 
+def test_none_is_begun_before_the_last_one_is_taken(supplied: Write, in_threads: Threads, tmp_path: Path) -> None:
+    """However long whoever records it takes."""
+    path = supplied(tmp_path)
+    with in_threads(), closing(trained(path, digest_of(path), clean(6), 1, lambda: True)) as found:
+        for many in range(1, 4):
+            next(found)
+            time.sleep(0.3)  # enough for all six
+            assert begun(path) == many
+
+
 def test_a_changed_threat_model_is_refused_before_anything_is_trained(
     supplied: Write, in_threads: Threads, tmp_path: Path
 ) -> None:

@@ -112,19 +112,21 @@ def trained(
     """(position, what came out) of each task as it is done, in as many processes as there are workers.
 
     more: asked before each task is begun; where it says no, none is begun any more. wanted: asked of each task's
-    position when its turn has come; where it says no, that task is left out. When the generator is closed, the
-    processes are ended: what was under way is lost, what was given back is not. Close it (`contextlib.closing`): an
-    exception that somebody holds keeps it open. Raises TargetError
+    position when its turn has come; where it says no, that task is left out. A process gets its next task when its
+    last one has been taken and the generator asked again, so both are asked with everything before recorded. When the
+    generator is closed, the processes are ended: what was under way is lost, at most a task a process, what was given
+    back is not. Close it (`contextlib.closing`): an exception that somebody holds keeps it open. Raises TargetError
     where a process ended or a task could not be begun.
     """
     left: queue.SimpleQueue[int] = queue.SimpleQueue()
     for at in range(len(tasks)):
         left.put(at)
-    done: queue.SimpleQueue[tuple[int, Done] | BaseException | None] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[int, Done, threading.Semaphore] | BaseException | None] = queue.SimpleQueue()
     trainers: list[_Trainer] = []
+    turns: list[threading.Semaphore] = []  # one a process: whether what it did last is taken
     stopped = threading.Event()
 
-    def work(trainer: _Trainer) -> None:
+    def work(trainer: _Trainer, turn: threading.Semaphore) -> None:
         try:
             while not stopped.is_set():
                 try:
@@ -135,7 +137,8 @@ def trained(
                     continue
                 if not more():  # asked last: a limit that leaves nothing out is not hit
                     break
-                done.put((at, trainer.ask(threat_model, digest, tasks[at])))
+                done.put((at, trainer.ask(threat_model, digest, tasks[at]), turn))
+                turn.acquire()
         except BaseException as error:  # given to whoever waits
             done.put(error)
         else:
@@ -144,7 +147,8 @@ def trained(
     many = max(1, min(workers, len(tasks)))
     try:
         trainers.extend(_started() for _ in range(many if tasks else 0))
-        threads = [threading.Thread(target=work, args=(trainer,), daemon=True) for trainer in trainers]
+        turns.extend(threading.Semaphore(0) for _ in trainers)
+        threads = [threading.Thread(target=work, args=both, daemon=True) for both in zip(trainers, turns, strict=True)]
         for thread in threads:
             thread.start()
         at_work = len(threads)
@@ -155,8 +159,12 @@ def trained(
             elif isinstance(found, BaseException):
                 raise found
             else:
-                yield found
+                at, out, turn = found
+                yield at, out
+                turn.release()
     finally:
         stopped.set()
+        for turn in turns:
+            turn.release()
         for trainer in trainers:
             trainer.end()
