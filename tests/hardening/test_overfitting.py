@@ -23,14 +23,36 @@ def test_honest_training_rings_nothing() -> None:
         assert watch.good(HONEST[:count])
 
 
-def test_a_collapse_rings_at_once_and_is_nothing_to_come_back_to() -> None:
+def test_a_collapse_rings_at_the_second_look_and_is_nothing_to_come_back_to() -> None:
     watch = Watch()
     for fallen in (Reading(0.95, 0.0), Reading(0.8, 0.4)):
-        assert watch.rings((*HONEST, fallen))
+        assert not watch.rings((*HONEST, fallen))
+        assert watch.rings((*HONEST, fallen, fallen))
+        assert watch.rings((*HONEST, Reading(0.9, 0.69), fallen))
         assert not watch.good((*HONEST, fallen))
-    half = (*HONEST, Reading(0.72, 0.5))  # on its way: no alarm yet, but no good state either
-    assert not watch.rings(half)
+    half = (*HONEST, Reading(0.72, 0.5))  # on its way: no good state either
     assert not watch.good(half)
+
+
+def test_a_fall_that_passes_rings_nothing() -> None:
+    """Accuracies met in PGD training at a high learning rate, 20 steps apart."""
+    passing = (Reading(0.63, 0.54), Reading(0.65, 0.29), Reading(0.64, 0.51), Reading(0.64, 0.59), Reading(0.9, 0.3))
+    for count in range(1, len(passing) + 1):
+        assert not Watch().rings(passing[:count])
+    assert Watch().rings((*passing, Reading(0.9, 0.3)))
+
+
+def test_a_second_look_comes_soon_where_the_first_found_a_gap() -> None:
+    for every, again in ((100, 25), (26, 25), (25, 25), (20, 20), (1, 1)):
+        watch = Watch(every=every)
+
+        def next_look(*readings: Reading, watch: Watch = watch, every: int = every) -> int:
+            begun = 3 * every
+            return next(k for k in range(1, every + 1) if watch.due(begun + k, readings))
+
+        assert next_look(*HONEST, Reading(0.9, 0.3)) == again
+        assert next_look(*HONEST) == next_look() == every
+        assert watch.due(every, ())
 
 
 def test_a_model_that_loses_everything_alike_rings_nothing() -> None:

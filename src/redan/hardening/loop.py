@@ -37,7 +37,7 @@ class Loop:
     scheduler: LRScheduler | None
     schedule: Schedule
     watch: Watch | None
-    watched: Batch | None  # the rows that the watch looks at
+    watched: tuple[Tensor, Tensor]  # the rows that the watch looks at, and their labels
     path: Path
     seed: int
     epochs: int
@@ -91,14 +91,16 @@ class Loop:
             self.average.update_parameters(self.model)
         self.tally.add(loss, value, len(x))
         self.at += 1
-        if self.watch is not None and self.watched is not None and self.steps % self.watch.every == 0:
-            self._look(self.watch, self.watched)
+        if self.watch is not None and self.watch.due(self.steps, self.readings):
+            self._look(self.watch)
 
-    def _look(self, watch: Watch, watched: Batch) -> None:
+    def _look(self, watch: Watch) -> None:
         objective = self.objective
         if not is_armed(objective):
             return
-        self.readings = (*self.readings, watch.read(self.model, watched, objective.within))
+        x, y = self.watched
+        batch = Batch(self.path.ordered(x), y, streams(seed_of(self.seed, "watch"), self.steps, x), self.path)
+        self.readings = (*self.readings, watch.read(self.model, batch, objective.within))
         if watch.rings(self.readings):
             last = self.readings[-1]
             remedy = watch.remedies[min(self.alarms, len(watch.remedies) - 1)] if watch.remedies else None

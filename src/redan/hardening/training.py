@@ -20,11 +20,10 @@ from redan.hardening.batches import Data, Loader, as_data, seed_of
 from redan.hardening.intake import adam, first_batch, opened, placed
 from redan.hardening.loop import Loop, Schedule, averaged
 from redan.hardening.metrics import Alarm, Epoch, written
-from redan.hardening.objectives import Batch, Objective, is_armed
+from redan.hardening.objectives import Objective, is_armed
 from redan.hardening.overfitting import Watch
 from redan.hardening.passes import cheapest
 from redan.hardening.saving import load_state, save_state, write
-from redan.hardening.step import streams
 from redan.hardening.validation import Score, Validates
 
 STATE, METRICS, MODEL = "state.safetensors", "metrics.jsonl", "model.safetensors"
@@ -140,13 +139,14 @@ def harden(
     try:
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             x, y = first_batch(model, rows, training.objective, training.seed)
+            watch = training.watch if is_armed(training.objective) else None
             loop = Loop(
                 model=model,
                 optimizer=optimizer,
                 scheduler=scheduler,
                 schedule=training.schedule,
-                watch=training.watch if is_armed(training.objective) else None,
-                watched=None,
+                watch=watch,
+                watched=(x, y) if watch is None else (x[: watch.rows], y[: watch.rows]),
                 path=cheapest(model, x, half=training.half),
                 seed=training.seed,
                 epochs=training.epochs,
@@ -155,9 +155,6 @@ def harden(
                 average=averaged(training.average, model),
                 rates=[group["lr"] for group in optimizer.param_groups],
             )
-            if loop.watch is not None:
-                x, y = x[: loop.watch.rows], y[: loop.watch.rows]
-                loop.watched = Batch(loop.path.ordered(x), y, streams(seed_of(training.seed, "watch"), 0, x), loop.path)
             if place is not None and resume and (place / STATE).exists():
                 loop.resume(load_state(place / STATE))
             _run(loop, rows, training, validation, place, progress)
