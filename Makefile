@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+export PYTHONDONTWRITEBYTECODE :=  # every worker and every process of a test would compile all of it again
 
 .PHONY: demo test test-extras test-slow lint clean help
 

@@ -157,6 +157,7 @@ def complaints(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in SNIPPETS if name.startswith("refused")])
 def test_refused(complaints: dict[str, list[str]], name: str) -> None:
     """For its types, and not for a slip in the snippet."""
@@ -166,6 +167,7 @@ def test_refused(complaints: dict[str, list[str]], name: str) -> None:
     assert codes <= {"arg-type", "assignment", "attr-defined", "misc", "type-var"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in SNIPPETS if name.startswith("accepted")])
 def test_accepted(complaints: dict[str, list[str]], name: str) -> None:
     assert complaints[name] == []

@@ -108,6 +108,7 @@ def test_a_refused_row_counts_as_wrong_and_the_rate_is_measured(guarded: Write) 
     assert all(line.after != 10 for line in lines if line.status == "broken")  # what broke it was answered
 
 
+@pytest.mark.slow
 def test_the_joint_attacks_break_what_an_attack_that_does_not_know_leaves(guarded: Write) -> None:
     path = guarded(rows=16, **{**CLIMB, "attacks__skip": ["fast-cascade", "lagrangian", "orthogonal-pgd"]})
     report = redan.assess(path)

@@ -98,7 +98,7 @@ def slowly(*values: object) -> Any:
     "name",
     ["natural", *(slowly(name) for name in ("robust", "residual", "fast", "trades"))],
 )
-@pytest.mark.parametrize("within", [Linf(0.1), L2(1.5)], ids=["linf", "l2"])
+@pytest.mark.parametrize("within", [Linf(0.1), slowly(L2(1.5))], ids=["linf", "l2"])
 def test_an_honest_model_raises_nothing(name: str, within: Any) -> None:
     of = examinee(model(name), within=within)
     found = examine(of)
@@ -111,7 +111,7 @@ def test_an_honest_model_raises_nothing(name: str, within: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("quantized", {"zero-gradients", "non-differentiable-stage", "unbounded-does-not-break"}),
+        slowly("quantized", {"zero-gradients", "non-differentiable-stage", "unbounded-does-not-break"}),
         slowly("zeroed", {"zero-gradients", "non-differentiable-stage", "unbounded-does-not-break"}),
         slowly("jpeg", {"zero-gradients", "non-differentiable-stage"}),
         slowly("thermometer", {"zero-gradients", "non-differentiable-stage"}),
@@ -195,6 +195,7 @@ def test_twice_the_effort_is_a_retry_where_it_helps() -> None:
     assert int((found.status == Status.BROKEN).sum()) > 18
 
 
+@pytest.mark.slow
 def test_an_examination_is_the_same_each_time_and_pays() -> None:
     one, other = examinee(model("robust"), rows=6), examinee(model("robust"), rows=6)
     other.workers = 2
@@ -229,6 +230,7 @@ def test_every_indicator_calls_for_a_retry() -> None:
 ROUNDED = {"count": 16, "weak": 4, "requirements__0__at_least": 0.3}
 
 
+@pytest.mark.slow
 def test_a_masked_model_is_broken_by_the_retry_that_it_calls_for_and_that_is_told(shop: Write) -> None:
     report = redan.assess(shop("Rounded", **ROUNDED))
     part = first(report)

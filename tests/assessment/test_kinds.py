@@ -104,7 +104,7 @@ def broken_by_hand() -> int:
     return found.clean - found.k
 
 
-@pytest.mark.parametrize("made", [scripted, exported, checkpoint])
+@pytest.mark.parametrize("made", [scripted, pytest.param(exported, marks=pytest.mark.slow), checkpoint])
 def test_the_same_network_in_another_file(made: Callable[[Path], dict[str, object]], tmp_path: Path) -> None:
     path = threat_model(tmp_path, made(tmp_path))
     trust = made is checkpoint

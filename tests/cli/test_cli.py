@@ -127,6 +127,7 @@ def test_a_real_interrupt_ends_with_130_and_leaves_a_log_that_says_so(shop: Writ
     assert (folder / "report.json").exists()
 
 
+@pytest.mark.slow
 def test_the_verdict_stands_when_nobody_reads_it_and_quiet_means_quiet(shop: Write) -> None:
     """On a terminal, where progress would be shown."""
     ours, theirs = pty.openpty()
@@ -141,6 +142,7 @@ def test_the_verdict_stands_when_nobody_reads_it_and_quiet_means_quiet(shop: Wri
     os.close(ours)
 
 
+@pytest.mark.slow
 def test_the_verdict_stands_on_a_terminal_with_few_letters(shop: Write) -> None:
     path = shop(weak=32, attackers__0__name="Jürgen ∞", requirements__0__against=None)
     with redan("assess", path, env={**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "80"}) as process:
@@ -153,6 +155,7 @@ def test_the_verdict_stands_on_a_terminal_with_few_letters(shop: Write) -> None:
 # -- progress -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_progress_on_a_terminal_is_one_line_with_passes_rows_and_time(shop: Write) -> None:
     """Whatever the attacker's name looks like, and with the report alone on stdout."""
     name = "[/x] a customer with [bold]tools[/bold]"

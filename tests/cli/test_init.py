@@ -261,6 +261,7 @@ def test_the_interview_on_a_terminal(tmp_path: Path) -> None:
     assert model.system.impact.extraction == "high"
 
 
+@pytest.mark.slow
 def test_ctrl_c_writes_nothing(tmp_path: Path) -> None:
     with terminal("init", "--preset", "driving", "--name", "signs") as on:
         on.wait_for("What is it for?")

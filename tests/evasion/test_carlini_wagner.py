@@ -67,6 +67,7 @@ def test_a_single_c_is_not_enough() -> None:
     assert float(found.median()) > 1.01
 
 
+@pytest.mark.slow
 def test_it_comes_near_a_sphere_and_a_net_solved_on_a_grid() -> None:
     sphere = SphereVictim()
     x, y = sphere.rows(16)
@@ -183,6 +184,7 @@ def test_confidence_presses_past_the_goal() -> None:
     assert 1.9 < last[2.0] < 2.4
 
 
+@pytest.mark.slow
 def test_distillation_hides_gradients_from_cross_entropy_and_nothing_from_the_logits() -> None:
     """Carlini and Wagner 2017, section VIII: 100 % of a distilled network (T = 100) is broken."""
     images, labels = fashion_mnist()

@@ -112,6 +112,7 @@ def test_more_queries_come_nearer(kind: str) -> None:
     assert float(more.median()) < 0.7 * float(few.median())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["l2", "linf"])
 @pytest.mark.parametrize("wrong", ["random", "flipped"])
 def test_a_normal_that_is_wrong_is_seen(kind: str, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,6 +204,7 @@ def test_eight_bits_change_little() -> None:
     assert rounded < 1.2 * plain
 
 
+@pytest.mark.slow
 def test_probes_get_longer_where_nearly_all_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     """At five bits short probes move few pixels to another level."""
     victim, x, y = images("robust", 20)

@@ -120,6 +120,7 @@ def test_a_pool_smaller_than_the_budget_is_asked_whole(adaptive: Adaptive | None
     assert copy.target(TEST).shape == (400, CLASSES)
 
 
+@pytest.mark.slow
 def test_adaptive_extraction_finds_the_useful_half() -> None:
     pool, found = half_useless(), {}
     for name, adaptive in (("random", None), ("adaptive", Adaptive(trainings=4))):

@@ -180,6 +180,7 @@ def test_unclear(record_property):
 """
 
 
+@pytest.mark.slow
 def test_in_a_test_run_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "test_model.py").write_text(TESTS)
     plugin = "redan.integrations.pytest_plugin"

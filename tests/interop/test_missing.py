@@ -45,6 +45,7 @@ def test_the_examples_run(adapter: ModuleType) -> None:
     assert (failed, tried > 3) == (0, True)
 
 
+@pytest.mark.slow
 def test_importing_the_adapters_imports_no_library() -> None:
     code = (
         "import sys, redan; from redan.integrations import art, cleverhans, foolbox, torchattacks; "

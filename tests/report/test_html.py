@@ -401,9 +401,9 @@ def opened(browser: Browser, tmp_path: Path) -> Any:
     ("verdict", "width", "scheme"),
     [
         (Verdict.FAIL, 390, "light"),
-        (Verdict.FAIL, 1280, "dark"),
-        (Verdict.PASS, 390, "dark"),
-        (Verdict.INCONCLUSIVE, 1280, "light"),
+        pytest.param(Verdict.FAIL, 1280, "dark", marks=pytest.mark.slow),
+        pytest.param(Verdict.PASS, 390, "dark", marks=pytest.mark.slow),
+        pytest.param(Verdict.INCONCLUSIVE, 1280, "light", marks=pytest.mark.slow),
     ],
 )
 def test_axe_finds_nothing(
@@ -422,10 +422,10 @@ def test_axe_finds_nothing(
     ("kind", "width", "scheme"),
     [
         ("rich", 390, "dark"),
-        ("rich", 1280, "light"),
-        ("nothing", 1280, "dark"),
-        ("targeted", 390, "light"),
-        ("availability", 1280, "light"),
+        pytest.param("rich", 1280, "light", marks=pytest.mark.slow),
+        pytest.param("nothing", 1280, "dark", marks=pytest.mark.slow),
+        pytest.param("targeted", 390, "light", marks=pytest.mark.slow),
+        pytest.param("availability", 1280, "light", marks=pytest.mark.slow),
     ],
 )
 def test_axe_finds_nothing_about_poison(
@@ -447,9 +447,9 @@ def test_axe_finds_nothing_about_poison(
     ("kind", "width", "scheme"),
     [
         ("fidelity", 390, "light"),
-        ("transfer", 1280, "dark"),
-        ("transfer", 390, "dark"),
-        ("errors", 1280, "light"),
+        pytest.param("transfer", 1280, "dark", marks=pytest.mark.slow),
+        pytest.param("transfer", 390, "dark", marks=pytest.mark.slow),
+        pytest.param("errors", 1280, "light", marks=pytest.mark.slow),
     ],
 )
 def test_axe_finds_nothing_about_copies(

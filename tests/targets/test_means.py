@@ -185,6 +185,7 @@ def test_an_honest_model_has_nothing_to_gain_from_smoothing() -> None:
     assert smoothed(from_torch(model("natural")), IMAGES) is None
 
 
+@pytest.mark.slow
 def test_a_student_is_climbed_instead_of_a_model_without_gradients() -> None:
     target = from_torch(victim("detached"))
     before = torch.random.get_rng_state()
