@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
+import redan
 from redan.cli.app import app, run
 
 Write = Callable[..., Path]
@@ -69,3 +73,37 @@ def test_the_help_of_all_lists_every_verb(capsys: Captured) -> None:
     assert run(["--help"]) == 0
     out = capsys.readouterr().out
     assert all(re.search(rf"^  {verb} +[A-Z].*\.$", out, re.MULTILINE) for verb in VERBS)
+
+
+def test_the_version_is_told(capsys: Captured) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"redan {redan.__version__}\n"
+
+
+@pytest.mark.parametrize("words", ["redan ", "redan --help", "redan --version"])
+def test_what_needs_no_model_does_not_wait_for_torch(words: str) -> None:
+    """Help, version and the completion of a verb."""
+    program = f"""
+import sys
+from redan.cli.app import run
+code = run({words.split()[1:]})
+assert "typer" in sys.modules
+assert not {{"torch", "numpy", "scipy"}} & set(sys.modules)
+"""
+    completing = {"_REDAN_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "1"}
+    environment = {**os.environ, **(completing if words == "redan " else {})}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert ("assess" in done.stdout) == (words != "redan --version")
+
+
+def test_options_of_a_verb_are_completed() -> None:
+    environment = {
+        **os.environ,
+        "_REDAN_COMPLETE": "complete_bash",
+        "COMP_WORDS": "redan assess --res",
+        "COMP_CWORD": "2",
+    }
+    program = [sys.executable, "-c", "from redan.cli.app import run; run()"]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["--resume"]

@@ -5,26 +5,43 @@ from __future__ import annotations
 import io
 import sys
 import traceback
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
+from typer.core import TyperGroup
 
-from redan.cli.assess import assess
-from redan.cli.certify import certify
-from redan.cli.harden import harden
-from redan.cli.init import init
-from redan.cli.list import list_
-from redan.cli.plan import plan
-from redan.cli.replay import replay
-from redan.cli.report import report
+from redan import __version__
+from redan.cli.later import Later
 from redan.errors import BrokenOffError, RedanError
 
 USAGE, INTERNAL, INTERRUPTED = 2, 4, 130
 
+_VERBS = (
+    Later("init", "Write a threat model from a few answers, or from a preset."),
+    Later("assess", "Attack a model and judge it: pass, fail or inconclusive."),
+    Later("plan", "Show what assess would do, why, and what it would cost."),
+    Later("certify", "Prove which rows no attack can break: certified accuracy."),
+    Later("harden", "Train a model so that it holds against an attacker."),
+    Later("list", "List attacks, defenses, techniques, standards and presets.", "list_"),
+    Later("report", "Render a run's report again, or compare it with a baseline."),
+    Later("replay", "Check a run folder: ask the model again about its saved inputs."),
+)
+
+
+class _Redan(TyperGroup):
+    """All verbs, in the order in which they are used."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        for verb in _VERBS:
+            self.add_command(verb)
+
+
 app = typer.Typer(
     name="redan",
-    help="Shows the owner of a machine-learning model how attackers break it, proves it, and helps to hold the line.",
+    cls=_Redan,
     epilog=(
         "Exit codes: 0 pass, 1 fail, 2 the command line, the file, the model or the data cannot be used, "
         "3 inconclusive, 4 internal error, 130 interrupted."
@@ -33,14 +50,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command(short_help="Write a threat model from a few answers, or from a preset.")(init)
-app.command(short_help="Attack a model and judge it: pass, fail or inconclusive.")(assess)
-app.command(short_help="Show what assess would do, why, and what it would cost.")(plan)
-app.command(short_help="Prove which rows no attack can break: certified accuracy.")(certify)
-app.command(short_help="Train a model so that it holds against an attacker.")(harden)
-app.command("list", short_help="List attacks, techniques, standards and presets.")(list_)
-app.command(short_help="Render a run's report again, or compare it with a baseline.")(report)
-app.command(short_help="Check a run folder: ask the model again about its saved inputs.")(replay)
+
+
+def _told_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"redan {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _redan(
+    version: Annotated[  # its callback tells it
+        bool, typer.Option("--version", callback=_told_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Shows the owner of a machine-learning model how attackers break it, proves it, and helps to hold the line."""
 
 
 def run(arguments: list[str] | None = None) -> int:
