@@ -90,10 +90,8 @@ TRIED = (
 )
 
 TRIED_WATCH = (
-    "Tried: trainings of 5 epochs, in which it rang for none of these seeds. What it saw was there: PGD training at "
-    "this rate may lose PGD accuracy for some steps and win it back by itself, which images after an epoch show of a "
-    "second seed. A second look before each alarm would spare it, and ring a look later in a true collapse; that is "
-    "not built."
+    "Tried: an alarm at the first look that finds the accuracy under PGD fallen rang in one of these five trainings, for "
+    "PGD training at this rate may lose it for ten or twenty steps and win it back by itself; so there is a second look."
 )
 
 
