@@ -587,8 +587,8 @@ def test_several_slips_are_told_at_once_a_line_each(shop: Write, capsys: Capture
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["assess"], "Missing argument 'threat_model' (see redan assess --help)"),
-        (["plan"], "Missing argument 'threat_model' (see redan plan --help)"),
+        (["assess"], "Missing argument 'THREAT_MODEL' (see redan assess --help)"),
+        (["plan"], "Missing argument 'THREAT_MODEL' (see redan plan --help)"),
         (["asess", "a.yaml"], "No such command 'asess'. Did you mean 'assess'? (see redan --help)"),
         (["assess", "--ou", "x", "a.yaml"], "No such option: --ou"),
         (["assess", "a.yaml", "b.yaml"], "unexpected extra argument"),

@@ -22,7 +22,10 @@ from redan.report.terminal import show, show_preflight
 
 
 def assess(
-    threat_model: Annotated[Path, typer.Argument(help="The threat-model file (YAML, version 1).", show_default=False)],
+    threat_model: Annotated[
+        Path,
+        typer.Argument(metavar="THREAT_MODEL", help="The threat-model file (YAML, version 1).", show_default=False),
+    ],
     out: Annotated[
         str | None,
         typer.Option(help="Folder or fsspec URL for the run folder, instead of run.out.", show_default=False),

@@ -28,7 +28,10 @@ _COLOR = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.INCONCLU
 
 
 def certify(
-    threat_model: Annotated[Path, typer.Argument(help="The threat-model file (YAML, version 1).", show_default=False)],
+    threat_model: Annotated[
+        Path,
+        typer.Argument(metavar="THREAT_MODEL", help="The threat-model file (YAML, version 1).", show_default=False),
+    ],
     method: Annotated[
         How, typer.Option(help="auto: exact for trees, bounds for torch modules; smoothing: any model.")
     ] = How.AUTO,

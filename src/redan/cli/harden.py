@@ -28,7 +28,10 @@ _METHODS = "\n".join(f"{method:<10}{words}" for method, words in EXPLAINED.items
 
 
 def harden(
-    threat_model: Annotated[Path, typer.Argument(help="The threat-model file (YAML, version 1).", show_default=False)],
+    threat_model: Annotated[
+        Path,
+        typer.Argument(metavar="THREAT_MODEL", help="The threat-model file (YAML, version 1).", show_default=False),
+    ],
     method: Annotated[
         Method | None, typer.Option(help="How; pgd-at unless said. See above.", metavar="<method>", show_default=False)
     ] = None,

@@ -46,6 +46,7 @@ def list_(
     what: Annotated[
         What,
         typer.Argument(
+            metavar="WHAT",
             show_choices=False,  # they do not fit a line
             help="attacks on inputs, and defenses against them; poisoners of training rows, and detectors of poison; "
             "extractors of models; techniques, built or not; standards; presets.",

@@ -27,7 +27,10 @@ from redan.threat.poisoners import trainings
 
 
 def plan(
-    threat_model: Annotated[Path, typer.Argument(help="The threat-model file (YAML, version 1).", show_default=False)],
+    threat_model: Annotated[
+        Path,
+        typer.Argument(metavar="THREAT_MODEL", help="The threat-model file (YAML, version 1).", show_default=False),
+    ],
     pilot: Annotated[bool, typer.Option("--pilot", help="Try a few rows, and forecast what all will take.")] = False,
     trust_pickle: TrustPickle = False,
 ) -> None:

@@ -16,8 +16,11 @@ _SHOWN = 10  # differences
 
 
 def replay(
-    run: Annotated[str, typer.Argument(help="The run folder, or its fsspec URL.", show_default=False)],
-    threat_model: Annotated[str, typer.Argument(help="The threat-model file that it was made of.", show_default=False)],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run folder, or its fsspec URL.", show_default=False)],
+    threat_model: Annotated[
+        str,
+        typer.Argument(metavar="THREAT_MODEL", help="The threat-model file that it was made of.", show_default=False),
+    ],
     trust_pickle: TrustPickle = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")] = False,
 ) -> None:

@@ -47,7 +47,7 @@ _VIEWS: dict[Form, Callable[[Report, Gallery], str | bytes]] = {
 
 
 def report(
-    run: Annotated[str, typer.Argument(help="The run folder, or its fsspec URL.", show_default=False)],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run folder, or its fsspec URL.", show_default=False)],
     form: Annotated[Form, typer.Option("--format", help="What to show it as.")] = Form.TERMINAL,
     to: Annotated[
         Path | None, typer.Option(help="File to write, instead of the standard output.", show_default=False)
