@@ -90,8 +90,9 @@ TRIED = (
 )
 
 TRIED_WATCH = (
-    "Tried: an alarm at the first look that finds the accuracy under PGD fallen rang in one of these five trainings, for "
-    "PGD training at this rate may lose it for ten or twenty steps and win it back by itself; so there is a second look."
+    "Tried: an alarm at the first look that finds the accuracy under PGD fallen rang in one of these five trainings, "
+    "as PGD training at this rate may lose it for ten or twenty steps and win it back by itself; so there is a second "
+    "look."
 )
 
 

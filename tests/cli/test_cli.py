@@ -615,9 +615,9 @@ def test_no_command_at_all_shows_the_help(capsys: Captured) -> None:
         ([], ["assess", "plan", "Exit codes: 0 pass, 1 fail, 2", "3 inconclusive", "130 interrupted"]),
         (
             ["assess"],
-            ["threat_model", "--out", "--workers", "--quiet", "0 (pass), 1 (fail), 3", "report.json"],
+            ["THREAT_MODEL", "--out", "--workers", "--quiet", "0 (pass), 1 (fail), 3", "report.json"],
         ),
-        (["plan"], ["threat_model", "or left out, and why", "neither built nor asked", "worst case"]),
+        (["plan"], ["THREAT_MODEL", "or left out, and why", "neither built nor asked", "worst case"]),
     ],
 )
 def test_help_teaches(
