@@ -282,7 +282,10 @@ def _cleansed(rows: Rows) -> list[Claim]:
             f"0 of {len(false)}",
             f"{sum(map(bool, false))} of {len(false)} (classes: {said})",
             not any(false),
-            "200 steps a class; the paper's threshold of 2; of ten sizes the deviation itself is rough",
+            "200 steps a class; the paper's threshold of 2. Of ten sizes of one normal distribution the smallest is so "
+            "far out in one network of five, and the deviation of ten is rough: with other roundings in training the "
+            "same three networks had 1.93 at the most. A higher threshold is no way out: BadNets' target has 2.24 "
+            "in one network",
         ),
     ]
 
