@@ -274,6 +274,7 @@ def test_nothing_is_examined_where_all_is_failed_or_no_gradient_is_climbed(shop:
     assert failed.verdict is Verdict.FAIL
 
 
+@pytest.mark.slow
 def test_a_run_that_our_limits_end_before_it_is_examined_does_not_pass(shop: Write, tmp_path: Path) -> None:
     path = shop(weak=0)
     whole = redan.assess(path)

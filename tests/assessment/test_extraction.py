@@ -310,6 +310,7 @@ def test_copies_may_be_judged_on_other_rows_and_a_pool_needs_no_labels(shop: Wri
     assert part.extractors[0].points[0].paid == 70  # all that there are
 
 
+@pytest.mark.slow
 def test_limits_of_ours_leave_copies_undecided_and_a_resume_makes_them(shop: Write) -> None:
     whole = redan.assess(shop(name="whole", requirements=[{"metric": "extraction_fidelity", "at_most": 0.99}]))
     path = shop(name="cut", requirements=[{"metric": "extraction_fidelity", "at_most": 0.99}])

@@ -151,7 +151,15 @@ def test_it_conforms_in_other_settings(one: Attack[Any, Any], sets: tuple[str, .
     test_it_conforms(one, sets, reach)
 
 
-@pytest.mark.parametrize(("one", "sets", "reach"), ATTACKS, ids=settings)
+LONG = (CarliniWagnerL2, CarliniWagnerLinf, EAD, LBFGS)
+"""Penalty methods: hundreds of steps a run."""
+
+
+@pytest.mark.parametrize(
+    ("one", "sets", "reach"),
+    [pytest.param(*each, marks=[pytest.mark.slow] * isinstance(each[0], LONG)) for each in ATTACKS],
+    ids=settings,
+)
 def test_it_conforms(one: Attack[Any, Any], sets: tuple[str, ...], reach: float | None) -> None:
     report = check_attack(one, reach=reach, within=[SETS[name] for name in sets])
 

@@ -62,6 +62,7 @@ def stamped(x: Any) -> Any:
     return made
 
 
+@pytest.mark.slow
 def test_gradient_matching_turns_chosen_rows() -> None:
     """Four targets, three fresh victims each; unperturbed, the same rows are the clean training set."""
     train, test, budget = rows("train", EASY, 130), rows("test", EASY, 60), Budget(share=0.08)
