@@ -60,7 +60,7 @@ def _told_version(asked: bool) -> None:
 
 @app.callback()
 def _redan(
-    version: Annotated[  # its callback tells it
+    version: Annotated[
         bool, typer.Option("--version", callback=_told_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
