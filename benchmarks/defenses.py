@@ -1,6 +1,6 @@
 """What holds the line against evasion, each re-tested by the attack that knows it (`make bench-defenses`).
 
-    training       five ways of adversarial training on whole Fashion-MNIST; speed beside ART's trainers
+    training       five ways of adversarial training on images of Fashion-MNIST; speed beside ART's trainers
     collapse       catastrophic overfitting of FGSM training: the alarm, and the remedy
     preprocessing  transformations of inputs, by attackers who know of them and who do not
     served         ensembles and detectors, likewise

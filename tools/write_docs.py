@@ -430,7 +430,15 @@ PARTS: dict[str, Callable[[], str]] = {
     **{
         f"bench-{name}": _benchmark(name)
         for name in (
-            *("verdict", "beside", "passes", "distrust", "soundness", "targets", "poisoning", "extraction", "defenses"),
+            "verdict",
+            "beside",
+            "passes",
+            "distrust",
+            "soundness",
+            "targets",
+            "poisoning",
+            "extraction",
+            "defenses",
         )
     },
 }
